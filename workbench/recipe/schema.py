@@ -56,6 +56,7 @@ class FramesSection(Section):
     rules: dict[str, Positive] | None = None  # keywords: word or phrase -> frames
     like: str | None = None  # random_matched: the arm whose histogram is shuffled
     epsilon: Annotated[float, Field(ge=0)] | None = None  # oracle, classifier labels: loss tolerance in nats
+    pilot: str | None = None  # classifier, oracle: the arm whose `measure` table of losses gives the labels
 
 
 class OptimizerSection(Section):
@@ -85,6 +86,13 @@ class StageSection(Section):
     checkpoint_every: Positive | None = None
 
 
+class MeasureSection(Section):
+    """After an arm is trained, measure its loss on every sample of ``source`` at each frame count of ``frames``."""
+
+    source: str
+    frames: tuple[Positive, ...]
+
+
 class ArmSection(Section):
     """A Video-SFT arm: stages that start from the base. ``model`` overrides switches such as ``images``."""
 
@@ -92,6 +100,9 @@ class ArmSection(Section):
     stages: tuple[StageSection, ...]
     model: dict[str, str | int | None] = {}
     needs: tuple[str, ...] = ()  # arms that must be finished first (labels of a classifier, a matched histogram)
+    measure: MeasureSection | None = None
+    first_seed_only: bool = False  # a pilot: trained once, shared by every seed
+    shown: bool = True  # False: a helper arm, left out of score tables
 
 
 class EvaluationSection(Section):
