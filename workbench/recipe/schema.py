@@ -113,6 +113,13 @@ class EvaluationSection(Section):
     copies: bool = False  # the copies probe on the image suite
 
 
+class QuickSection(Section):
+    """What ``workbench study --quick`` keeps of a study."""
+
+    seeds: tuple[int, ...] = (0,)
+    arms: tuple[str, ...]
+
+
 class MachineSection(Section):
     """How this machine is used. Remote machines are named, never described, in a recipe."""
 
@@ -137,4 +144,5 @@ class Recipe(Section):
     arms: dict[str, ArmSection] = {}
     evaluation: EvaluationSection = EvaluationSection()
     machine: MachineSection = MachineSection()
+    quick: QuickSection | None = None
     output: str = "runs"
