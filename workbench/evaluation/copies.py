@@ -6,28 +6,39 @@ copies bring back is budget miscalibration; what they do not bring back is forge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from workbench.frames import FramePlan
-from workbench.samples.sample import ClipInfo, ImageRef, Sample, VideoRef
+from workbench.samples.sample import ClipInfo, ImageRef, MediaRef, Sample, VideoRef
+
+
+@dataclass(frozen=True)
+class StandInClip:
+    """Answers ``info`` for every file with the clip that the images stand in for."""
+
+    clip: ClipInfo
+
+    def info(self, ref: MediaRef, /) -> ClipInfo:
+        return self.clip
 
 
 def copies_plan(
-    plan: FramePlan, images: Sequence[Sample], policy: Any, clip_frames: int, fps: float, seed: int
+    plan: FramePlan,
+    images: Sequence[Sample],
+    plan_videos: Callable[[list[Sample], StandInClip], FramePlan],
+    clip: ClipInfo,
 ) -> FramePlan:
-    """Show each image as the number of copies that ``policy`` would plan for a video with the same question.
+    """Show each image as the number of copies the arm would plan for a video with the same question.
 
     Args:
         plan: the images' ordinary plan (one frame each).
-        policy: the arm's frame policy; it sees the question and a clip of ``clip_frames`` frames at ``fps``.
+        plan_videos: the arm's own way from samples to a plan.
+        clip: the video that the image stands in for; bounds the number of copies.
     """
     as_videos = [
-        Sample(id=s.id, turns=s.turns, media=VideoRef(Path(s.media.path)), source=s.source)
-        for s in images
-        if isinstance(s.media, ImageRef)
+        dataclasses.replace(s, media=VideoRef(s.media.path)) for s in images if isinstance(s.media, ImageRef)
     ]
-    info = ClipInfo(frames=clip_frames, fps=fps, duration_s=clip_frames / fps, width=0, height=0)
-    asked = policy.requested(as_videos, [info] * len(as_videos), seed)
-    return plan.with_copies({s.id: min(frames, clip_frames) for s, (frames, _) in zip(as_videos, asked, strict=True)})
+    planned = plan_videos(as_videos, StandInClip(clip))
+    return plan.with_copies({s.id: planned.used(s.id) for s in as_videos})

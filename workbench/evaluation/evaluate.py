@@ -109,7 +109,7 @@ def _group(
             row["error"] = str(error)
             continue
         prepared = processor.prepare(sample, clip, turns=(0,), with_answers=False)
-        row["visual_tokens"] = prepared.visual_tokens
+        row["visual_tokens"] = len(prepared.token_map.visual)
         prompts.append((len(rows) - 1, prepared))
     single, several, free = [], [], []
     candidates: dict[int, list[list[int]]] = {}

@@ -113,7 +113,7 @@ def materialise(prepared: Sequence[Prepared], rows: Sequence[Sequence[int]], pad
             if item.pixel_values is not None:
                 pixels.append(item.pixel_values)
                 grids.append(item.grid)
-                visual += item.visual_tokens
+                visual += len(item.token_map.visual)
             at = end
     return PackedBatch(
         input_ids,

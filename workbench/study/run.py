@@ -1,0 +1,100 @@
+"""From recipe files to finished studies with a table and a report: the whole of `workbench study`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from workbench.errors import DataError
+from workbench.recipe import Recipe, load_recipe
+from workbench.study.scheduler import Study, TerminalProgress, open_study, run_studies
+
+
+def run_recipes(
+    recipes: Sequence[str | Path],
+    *,
+    overrides: Mapping[str, object] | None = None,
+    out: str | Path | None = None,
+    seeds: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    command: str = "the same call",
+    report: bool = True,
+    progress: Callable[[float, float, str], None] | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Train and evaluate the recipes in one pool of worker processes, print a table and write ``report.html``.
+
+    Args:
+        quick: keep only what the recipe's ``quick`` section names; its runs go to ``<name>-quick``.
+        arms: only these arms; an empty sequence trains the stages alone.
+
+    Returns:
+        The study directories.
+
+    Raises:
+        WorkbenchError: a recipe that does not validate, data that is missing, a task that failed, Ctrl-C.
+    """
+    studies: list[Study] = []
+    for path in recipes:
+        recipe = load_recipe(path, overrides)
+        ensure_data(recipe, say)
+        chosen_arms, chosen_seeds, name = arms, seeds, recipe.name
+        if quick and recipe.quick is not None:
+            chosen_arms = arms if arms is not None else recipe.quick.arms
+            chosen_seeds = seeds if seeds is not None else recipe.quick.seeds
+            name = f"{recipe.name}-quick"
+        directory = Path(out or recipe.output) / name
+        studies.append(open_study(recipe, directory, seeds=chosen_seeds, arms=chosen_arms, quick=quick))
+    bar = TerminalProgress() if progress is None else None
+    try:
+        run_studies(
+            studies,
+            workers=workers or max(study.recipe.machine.workers for study in studies),
+            command=command,
+            progress=progress or bar,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    for study in studies:
+        if study.recipe.evaluation.suites and any(task.arm != "base" for task in study.tasks):
+            _tell(study, report, say)
+        else:
+            say(f"{study.recipe.name}: finished, runs in {study.directory}")
+    return [study.directory for study in studies]
+
+
+def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
+    from workbench.study.results import load_results
+    from workbench.study.table import render_table
+
+    say(render_table(load_results(study.directory)))
+    if report:
+        from workbench.report import build_report
+
+        say(f"report: {build_report(study.directory)}")
+
+
+def ensure_data(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Make the recipe's data with the command it names, if its folder is missing.
+
+    Raises:
+        DataError: the folder is missing and the recipe does not say how to make it.
+    """
+    root = Path(recipe.data.root)
+    if root.exists():
+        return
+    if recipe.data.make is None:
+        raise DataError(
+            f"run {recipe.name}", f"its data folder {root} does not exist", "set data.root to where the data lies"
+        )
+    from workbench.cli.main import main
+
+    arguments = ["data", "make", *shlex.split(recipe.data.make), "--out", str(root)]
+    say("making data: workbench " + shlex.join(arguments))
+    code = main(arguments)
+    if code:
+        raise DataError(f"make the data of {recipe.name}", f"`data make` ended with {code}", "see the message above")

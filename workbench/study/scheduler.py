@@ -1,0 +1,266 @@
+"""Run a study: tasks in parallel worker processes, each with few threads; resumable at any moment.
+
+Two single-thread workers beat one two-thread worker on tiny models, and a task that is finished is never run again: rerunning the same
+command after Ctrl-C, a crash or a kill goes on from each run's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from workbench.errors import Interrupted, RecipeError, WorkbenchError
+from workbench.recipe import Recipe, recipe_hash, to_yaml
+from workbench.runs import Run, environment
+from workbench.study.tasks import Task, make_tasks
+
+POLL_S = 0.5
+
+
+@dataclass
+class Study:
+    """One recipe's place in the pool: its directory and tasks."""
+
+    recipe: Recipe
+    directory: Path
+    seeds: tuple[int, ...]
+    tasks: list[Task]
+    quick: bool = False
+    done: set[str] = field(default_factory=set)
+
+    @property
+    def finished(self) -> bool:
+        return len(self.done) == len(self.tasks)
+
+
+def open_study(
+    recipe: Recipe,
+    directory: Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
+    quick: bool = False,
+) -> Study:
+    """Make the study directory, or go on with the one that is there.
+
+    Raises:
+        RecipeError: the directory belongs to another recipe.
+    """
+    tasks = make_tasks(recipe, seeds, arms)
+    used = tuple(dict.fromkeys(task.seed for task in tasks))
+    study = Study(recipe, directory, used, tasks, quick)
+    state = directory / "study.json"
+    if state.exists():
+        before = json.loads(state.read_text())
+        if before["recipe_hash"] != recipe_hash(recipe) or before["seeds"] != list(used):
+            raise RecipeError(
+                f"go on with the study in {directory}",
+                "it was made by another recipe or with other seeds",
+                f"choose another folder with --out, or remove {directory}",
+            )
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "recipe.yaml").write_text(to_yaml(recipe))
+        names = dict.fromkeys(task.arm for task in tasks)
+        _write_state(
+            study,
+            {
+                "name": recipe.name,
+                "title": recipe.title,
+                "recipe_hash": recipe_hash(recipe),
+                "seeds": list(used),
+                "arms": {n: (recipe.arms[n].title or n) if n in recipe.arms else "base" for n in names},
+                "hidden": [n for n in names if n in recipe.arms and not recipe.arms[n].shown],
+                "tasks": [asdict(task) for task in tasks],
+                "quick": quick,
+                "started": _now(),
+                "finished": None,
+                "wall_s": 0.0,
+                "peak_rss_bytes": 0,
+                "versions": environment()["packages"],
+            },
+        )
+    for task in tasks:
+        run = directory / "runs" / task.id
+        if (run / "run.json").exists() and Run.open(run).status().state == "finished":
+            study.done.add(task.id)
+    return study
+
+
+def run_studies(
+    studies: Sequence[Study],
+    *,
+    workers: int,
+    command: str,
+    progress: Callable[[float, float, str], None] | None = None,
+) -> None:
+    """Run every unfinished task of the studies in one pool of ``workers`` processes.
+
+    Args:
+        progress: called twice a second with (cost done, cost in all, what runs now).
+
+    Raises:
+        Interrupted: Ctrl-C; every running task finished its step and saved.
+        WorkbenchError: a task failed; the others were finished first.
+    """
+    began, peak = time.monotonic(), 0
+    waiting = [(study, task) for study in studies for task in study.tasks if task.id not in study.done]
+    running: dict[Future, tuple[Study, Task]] = {}
+    failures: list[tuple[Task, BaseException]] = []
+    interrupted = False
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker_starts)
+    try:
+        while waiting or running:
+            if not interrupted and not failures:
+                for study, task in _ready(waiting, workers - len(running)):
+                    waiting.remove((study, task))
+                    running[pool.submit(_work, study.directory, task, command)] = (study, task)
+            if not running:
+                break
+            try:
+                finished, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                interrupted = True
+                _signal_children(signal.SIGINT)
+                continue
+            peak = max(peak, memory_bytes())
+            if progress is not None:
+                progress(*_progress(studies, [pair for pair in running.values()]))
+            for future in finished:
+                study, task = running.pop(future)
+                error = future.exception()
+                if error is None:
+                    study.done.add(task.id)
+                elif isinstance(error, Interrupted):
+                    interrupted = True
+                else:
+                    failures.append((task, error))
+    except KeyboardInterrupt:
+        interrupted = True
+        _signal_children(signal.SIGINT)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for study in studies:
+            _close(study, time.monotonic() - began, peak)
+    if interrupted:
+        raise Interrupted(
+            "go on with the study", "it was interrupted; every step is saved", f"resume with: {command}"
+        )
+    if failures:
+        task, error = failures[0]
+        if isinstance(error, BrokenProcessPool):
+            found = f"its worker process died while {task.id} ran (killed, or out of memory)"
+            raise WorkbenchError("finish the study", found, f"resume with: {command}") from error
+        if isinstance(error, WorkbenchError):
+            raise error
+        raise WorkbenchError(
+            f"finish task {task.id}", f"{type(error).__name__}: {error}", f"resume with: {command}"
+        ) from error
+
+
+def _ready(waiting: list[tuple[Study, Task]], places: int) -> list[tuple[Study, Task]]:
+    """Tasks that may start now, the ones that most work waits for first."""
+    ready = [(s, t) for s, t in waiting if all(need in s.done for need in t.needs)]
+
+    def weight(pair: tuple[Study, Task]) -> float:
+        study, task = pair
+        after = [t.cost for s, t in waiting if s is study and task.id in t.needs]
+        return task.cost + sum(after)
+
+    return sorted(ready, key=weight, reverse=True)[: max(0, places)]
+
+
+def _worker_starts() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _work(directory: Path, task: Task, command: str) -> None:
+    from workbench.study.worker import run_task  # heavy imports only inside workers
+
+    run_task(directory, task, command)
+
+
+def _signal_children(number: int) -> None:
+    for child in psutil.Process().children():
+        try:
+            child.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process and all its descendants, shared pages counted once (PSS) where the system says."""
+    total = 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.rss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return total
+
+
+def _progress(studies: Sequence[Study], running: list[tuple[Study, Task]]) -> tuple[float, float, str]:
+    done = sum(t.cost for s in studies for t in s.tasks if t.id in s.done)
+    total = sum(t.cost for s in studies for t in s.tasks)
+    names = []
+    for study, task in running:
+        share = 0.0
+        directory = study.directory / "runs" / task.id
+        if (directory / "heartbeat").exists():
+            status = Run.open(directory).status()
+            share = min(1.0, status.step / status.total) if status.total else 0.0
+        done += task.cost * share
+        names.append(f"{task.id} {share:.0%}")
+    return done, total, ", ".join(names)
+
+
+def _close(study: Study, seconds: float, peak: int) -> None:
+    state = json.loads((study.directory / "study.json").read_text())
+    state["wall_s"] += seconds
+    state["peak_rss_bytes"] = max(state["peak_rss_bytes"], peak)
+    if study.finished and state["finished"] is None:
+        state["finished"] = _now()
+    _write_state(study, state)
+
+
+def _write_state(study: Study, state: dict[str, Any]) -> None:
+    temporary = study.directory / "study.json.tmp"
+    temporary.write_text(json.dumps(state, indent=1) + "\n")
+    temporary.replace(study.directory / "study.json")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class TerminalProgress:
+    """One line with a bar, the remaining time and what runs now (tqdm: terminal and notebook)."""
+
+    def __init__(self) -> None:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=100.0, unit="%", file=sys.stderr, bar_format="{desc} {percentage:3.0f}% |{bar:24}| {elapsed} < {remaining}  {postfix}")  # fmt: skip
+        self.bar.set_description("study")
+
+    def __call__(self, done: float, total: float, now: str) -> None:
+        self.bar.set_postfix_str(now, refresh=False)
+        self.bar.update(100.0 * done / total - self.bar.n)
+
+    def close(self) -> None:
+        self.bar.close()

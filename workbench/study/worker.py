@@ -1,0 +1,246 @@
+"""One task of a study, in a worker process: build the model, train its stages, evaluate on the way, write the run."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from workbench.errors import CheckpointError, WorkbenchError
+from workbench.evaluation.copies import copies_plan
+from workbench.evaluation.evaluate import Packing, evaluate, losses_by_frames, subset
+from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
+from workbench.models.tempflex import load_tempflex, new_tempflex
+from workbench.recipe import Recipe, load_recipe, recipe_hash, to_yaml
+from workbench.recipe.schema import FramesSection, StageSection
+from workbench.runs import Run
+from workbench.samples.reader import FrameCache, FrameReader
+from workbench.samples.sample import ClipInfo, Sample
+from workbench.samples.source import load_source
+from workbench.study.tasks import BASE, Task, eval_points, task_id
+from workbench.training.loop import Trainer
+
+MEASURED = "losses.parquet"
+
+
+class Bench:
+    """What the tasks of one study share inside a process: recipe, samples, reader, plans on disk."""
+
+    def __init__(self, study_dir: Path) -> None:
+        self.study_dir = study_dir
+        self.recipe: Recipe = load_recipe(study_dir / "recipe.yaml")
+        self.root = Path(self.recipe.data.root)
+        self.reader = FrameReader(cache=FrameCache(study_dir / "cache" / "frames"))
+        self._sources: dict[str, list[Sample]] = {}
+        first = self.recipe.seeds or (self.recipe.seed,)
+        self.first_seed = json.loads((study_dir / "study.json").read_text()).get("seeds", first)[0]
+
+    def source(self, name: str) -> list[Sample]:
+        if name not in self._sources:
+            section = self.recipe.data.sources[name]
+            self._sources[name] = load_source(self.root / section.path, limit=section.limit, skills=section.skills)
+        return self._sources[name]
+
+    def run_dir(self, arm: str, seed: int) -> Path:
+        return self.study_dir / "runs" / task_id(arm, seed)
+
+    # -- frames -----------------------------------------------------------------------------------------------
+
+    def plan(self, frames: FramesSection, samples: list[Sample], seed: int, reader: Any = None) -> FramePlan:
+        """The plan of one frames section over samples; pilots and matched arms are looked up in the study."""
+        extra: dict[str, Any] = {}
+        if frames.policy in ("classifier", "oracle"):
+            extra |= self._measured(frames)
+        if frames.policy == "random_matched":
+            assert frames.like is not None
+            like = self.recipe.arms[frames.like].stages[-1].frames
+            extra["like"] = self.plan(like, samples, seed, reader)
+        policy = make_policy(frames, seed=seed, **extra)
+        cache = self.study_dir / "cache" / "plans" if reader is None else None
+        return make_plan(policy, samples, reader or self.reader, seed, cache=cache)
+
+    def _measured(self, frames: FramesSection) -> dict[str, Any]:
+        assert frames.pilot is not None
+        path = self.run_dir(frames.pilot, self.first_seed) / MEASURED
+        if not path.exists():
+            raise WorkbenchError(
+                f"use the frame policy {frames.policy!r}",
+                f"the pilot arm {frames.pilot!r} has measured nothing yet",
+                "give that arm a `measure` section and let it finish first",
+            )
+        table = pd.read_parquet(path)
+        if frames.policy == "oracle":
+            return {"losses": table}
+        return {"classifier": fit_from_losses(table, epsilon=frames.epsilon or 0.05)}
+
+
+@functools.lru_cache(maxsize=4)
+def bench(study_dir: Path) -> Bench:
+    return Bench(study_dir)
+
+
+def run_task(study_dir: Path, task: Task, command: str) -> None:
+    """Train and evaluate one task; returns when its run is finished.
+
+    Raises:
+        WorkbenchError: anything the user can mend; the run records it as its exit reason.
+    """
+    shared = bench(study_dir)
+    recipe = shared.recipe
+    torch.set_num_threads(recipe.machine.threads)
+    run = Run.create(
+        shared.run_dir(task.arm, task.seed),
+        to_yaml(recipe),
+        {"arm": task.arm, "seed": task.seed, "study": recipe.name, "recipe_hash": recipe_hash(recipe)},
+    )
+    if run.status().state == "finished":
+        return
+    try:
+        _run(shared, run, task, command)
+    except WorkbenchError as error:
+        if error.exit_code != 130:
+            run.finish("failed", str(error))
+        raise
+    except BaseException as error:
+        run.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.finish("finished")
+
+
+def _run(shared: Bench, run: Run, task: Task, command: str) -> None:
+    recipe = shared.recipe
+    arm = recipe.arms.get(task.arm)
+    stages = recipe.stages if arm is None else arm.stages
+    torch.manual_seed(task.seed)
+    model, processor = _model(shared, run, task)
+    if not stages:
+        _evaluate(shared, run, task, model, processor, 0, final=True)
+        return
+    score = _Score(shared, run, task, model, processor)
+    trainer = Trainer(
+        run,
+        stages,
+        model,
+        processor,
+        {name: shared.source(name) for stage in stages for name in stage.data},
+        shared.reader,
+        lambda stage, samples: shared.plan(stage.frames, samples, task.seed),
+        seed=task.seed,
+        machine=recipe.machine,
+        on_point=score,
+        command=command,
+    )
+    points = [trainer.total_steps] if arm is None else eval_points(recipe, trainer.total_steps)
+    trainer.points, score.last = frozenset(points), trainer.total_steps
+    trainer.train()
+    if arm is not None and arm.measure is not None:
+        samples = shared.source(arm.measure.source)
+        plans = {n: shared.plan(FramesSection(policy="fixed", frames=n), samples, task.seed) for n in arm.measure.frames}
+        table = losses_by_frames(model, processor, samples, plans, shared.reader, _packing(stages[-1]))
+        table.to_parquet(run.directory / MEASURED)
+
+
+class _Score:
+    """Called by the trainer at every evaluation point."""
+
+    def __init__(self, shared: Bench, run: Run, task: Task, model: Any, processor: Any) -> None:
+        self.call: Callable[[int, bool], None] = lambda step, final: _evaluate(
+            shared, run, task, model, processor, step, final
+        )
+        self.last = 0
+
+    def __call__(self, step: int) -> None:
+        self.call(step, step == self.last)
+
+
+def _model(shared: Bench, run: Run, task: Task) -> tuple[Any, Any]:
+    """The model a task starts from: its own last checkpoint, the base's result, or a new one."""
+    recipe, section = shared.recipe, shared.recipe.model
+    latest = run.latest_checkpoint()
+    if latest is not None:
+        return load_tempflex(latest / "model")
+    if task.arm != BASE:
+        base = Run.open(shared.run_dir(BASE, task.seed)).latest_checkpoint()
+        overrides = dict(recipe.arms[task.arm].model)
+        if base is None and section.checkpoint is not None:
+            return load_tempflex(Path(section.checkpoint), **overrides)
+        if base is None:
+            raise CheckpointError(f"start arm {task.arm!r}", "the base has no checkpoint", "run the study again")
+        return load_tempflex(base / "model", **overrides)
+    if section.checkpoint is not None:
+        return load_tempflex(Path(section.checkpoint))
+    assert section.preset is not None
+    texts = {
+        text
+        for name in recipe.data.sources
+        for sample in shared.source(name)
+        for turn in sample.turns
+        for text in (turn.question, turn.answer, *turn.choices)
+    }
+    return new_tempflex(
+        section.preset,
+        seed=task.seed,
+        texts=sorted(texts),
+        variant=section.variant,
+        fusion_layers=section.fusion_layers,
+        merge=section.merge,
+        images=section.images,
+        pool_to=section.pool_to,
+        encoding=section.encoding,
+    )
+
+
+def _packing(stage: StageSection) -> Packing:
+    return Packing(stage.tokens_per_row, stage.rows_per_micro_batch)
+
+
+def _evaluate(shared: Bench, run: Run, task: Task, model: Any, processor: Any, step: int, final: bool) -> None:
+    """Score every suite: images once, videos at the arm's own policy; at the end also at a common count, and copies."""
+    recipe, section = shared.recipe, shared.recipe.evaluation
+    arm = recipe.arms.get(task.arm)
+    stages = recipe.stages if arm is None else arm.stages
+    common = FramesSection(policy="fixed", frames=section.common_frames or 8)
+    # the base has no video policy of its own: it is asked at the common count
+    own = common if arm is None else stages[-1].frames
+    packing = _packing(stages[-1]) if stages else None
+    clip = ClipInfo(frames=0, fps=0.0, duration_s=0.0, width=0, height=0)
+
+    def score(suite: str, samples: list[Sample], plan: FramePlan, condition: str) -> None:
+        table = evaluate(
+            model, processor, samples, plan, shared.reader, packing=packing,
+            suite=suite, arm=task.arm, seed=task.seed, step=step, condition=condition,
+        )  # fmt: skip
+        run.write_scores(f"{suite}-{step:06d}-{condition}", table)
+
+    for suite, name in section.suites.items():
+        everything = shared.source(name)
+        samples = everything if final else subset(everything, section.limit)
+        plan = shared.plan(own, samples, task.seed)
+        score(suite, samples, plan, "own")
+        films = [s for s in samples if s.is_video]
+        if films:
+            clip = shared.reader.info(films[0].media)  # type: ignore[arg-type]
+        if final and films and section.common_frames is not None:
+            if own == common:
+                run.event("scores_shared", suite=suite, own="common", step=step)
+            else:
+                score(suite, samples, shared.plan(common, samples, task.seed), "common")
+        if final and section.copies and not films and arm is not None and recipe.evaluation.suites:
+            stand_in = clip if clip.frames else _a_clip(shared)
+            plan = copies_plan(plan, samples, lambda s, r: shared.plan(own, s, task.seed, r), stand_in)
+            score(suite, samples, plan, "copies")
+    run.event("evaluated", step=step, final=final)
+
+
+def _a_clip(shared: Bench) -> ClipInfo:
+    """A clip of the video suite: what a copied image stands in for."""
+    for name in shared.recipe.evaluation.suites.values():
+        for sample in shared.source(name):
+            if sample.is_video and sample.media is not None:
+                return shared.reader.info(sample.media)
+    return ClipInfo(frames=64, fps=1.0, duration_s=64.0, width=0, height=0)
