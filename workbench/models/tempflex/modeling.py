@@ -1,0 +1,381 @@
+"""TempFlex-VL: NaFlex encoder -> Temporal Fiber Fusion -> patch merger -> Qwen3 or Gemma3 (science.md section 1).
+
+B rows, L positions, T patches of all media, M media, N visual positions, V vocabulary, D width of the language model.
+A packed batch is specified in docs/architecture.md; padded batches with an ``attention_mask`` serve ``generate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from workbench.models.tempflex.configuration import TempFlexConfig
+from workbench.models.tempflex.encoder import NaFlexEncoder
+from workbench.models.tempflex.encodings import visual_tokens
+from workbench.models.tempflex.fusion import TemporalFiberFusion
+from workbench.models.tempflex.masks import is_varlen, packed_lengths, packed_masks
+from workbench.models.tempflex.merger import PatchMerger
+from workbench.models.tempflex.visual import (
+    as_grids,
+    group_patches,
+    in_order,
+    pool_time,
+    runs_of_equal_frames,
+)
+from workbench.models.videolm import Prepared
+from workbench.samples.sample import Clip, Sample
+
+IGNORE = -100
+
+
+@dataclass
+class TempFlexOutput(ModelOutput):
+    """``loss`` (scalar, when labels were given), ``logits`` (``[B, L', V]``; None when labels were given and logits were
+    not asked for), and what transformers' caches and recorders return."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """The whole model. ``processor`` may be attached; ``prepare`` then delegates to it."""
+
+    config_class = TempFlexConfig
+    config: TempFlexConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "language_model.embed_tokens.weight"}
+    _no_split_modules: ClassVar[list[str]] = ["EncoderLayer", "PaperLayer", "ReleaseLayer"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+
+    def __init__(self, config: TempFlexConfig) -> None:
+        super().__init__(config)
+        vision, text = config.vision_config, config.text_config
+        self.encoder = NaFlexEncoder(vision)
+        self.fusion = make_fusion(config) if config.fusion_depth else None
+        self.merger = PatchMerger(vision.hidden_size, text.hidden_size, config.merge, config.merger_hidden)
+        self.newline = nn.Parameter(torch.zeros(text.hidden_size)) if config.newline else None
+        self.language_model = AutoModel.from_config(text)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.softcap = getattr(text, "final_logit_softcapping", None)
+        self.gradient_checkpointing = False
+        self.processor: Any = None
+        self.post_init()
+
+    # ------------------------------------------------------------------------------------------ vision
+
+    @property
+    def fusion_active(self) -> bool:
+        """Whether clips pass through the fusion: it exists and ``config.use_fusion`` is on."""
+        return self.fusion is not None and self.config.use_fusion
+
+    def activate_fusion(self) -> None:
+        """Switch the fusion on (stage 3). Raises ValueError when the model was built without one."""
+        if self.fusion is None:
+            raise ValueError(
+                "this model has no Temporal Fiber Fusion: set fusion_depth (model.fusion_layers) above 0"
+            )
+        self.config.use_fusion = True
+
+    @property
+    def encoder_width(self) -> int:
+        return self.config.vision_config.hidden_size
+
+    def _encode(self, patches_TPC: Tensor, rows: int, cols: int) -> Tensor:
+        if self.config.encoding != "tiled":
+            return self.encoder(patches_TPC, rows, cols)
+        side = (
+            self.config.tile_size // self.config.vision_config.patch_size
+        )  # stacked views are encoded apart
+        views = patches_TPC.reshape(-1, side * side, patches_TPC.shape[-1])
+        return self.encoder(views, side, side).view(len(patches_TPC), rows * cols, -1)
+
+    def encode(self, pixel_values: Tensor, grids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Encoder features alone, grouped: (indices of the media ``[G]``, features ``[G, F, P, D_encoder]``)."""
+        sizes = as_grids(grids)
+        for (rows, cols), members, patches in group_patches(pixel_values, sizes):
+            features = self._encode(patches, rows, cols)
+            at = start = 0
+            for clips, frames in runs_of_equal_frames(members, sizes):
+                part = features[at : at + clips * frames].view(clips, frames, rows * cols, -1)
+                yield torch.tensor(members[start : start + clips], device=features.device), part
+                at, start = at + clips * frames, start + clips
+
+    def _over_time(self, x_TPD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """Fusion and averaging of ordered clips, ``[T, P, D]`` -> ``[T', P, D]``."""
+        pool_to = self.config.pool_to
+        if not self.fusion_active and (pool_to is None or runs[-1][1] <= pool_to):
+            return x_TPD
+        out, at = [], 0
+        for clips, frames in runs:
+            x_BFPD = x_TPD[at : at + clips * frames].view(clips, frames, *x_TPD.shape[1:])
+            at += clips * frames
+            if self.fusion_active and (frames > 1 or self.config.images == "through"):
+                x_BFPD = self._fuse(x_BFPD)
+            out.append(pool_time(x_BFPD, pool_to).flatten(0, 1))
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _fuse(self, x_BFPD: Tensor) -> Tensor:
+        assert self.fusion is not None
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(self.fusion, x_BFPD)
+        return self.fusion(x_BFPD)
+
+    def visual_features(self, pixel_values: Tensor, grids: Tensor | Sequence[Sequence[int]]) -> Tensor:
+        """What replaces the placeholders, ``[N, D]``, media in the order given (newlines included).
+
+        Args:
+            pixel_values: ``[T, patch_dim]``, patches of all media one after the other.
+            grids: ``[M, 3]``, (frames, rows, cols) in patches of each medium.
+
+        Raises:
+            ValueError: grids that do not add up to T, or cannot be merged.
+        """
+        sizes = as_grids(grids)
+        groups = []
+        for (rows, cols), members, patches in group_patches(pixel_values, sizes):
+            x = self._encode(patches, rows, cols)
+            x = self._over_time(x, runs_of_equal_frames(members, sizes))
+            x = self.merger(x, rows, cols)
+            if self.newline is not None:
+                x = torch.cat([x, self.newline.expand(len(x), 1, -1)], dim=1)
+            groups.append((members, x.flatten(0, 1)))
+        return in_order(groups, self.media_tokens(sizes))
+
+    def media_tokens(self, grids: Tensor | Sequence[Sequence[int]]) -> list[int]:
+        """Placeholders each medium needs, known before any computation."""
+        return [visual_tokens(g, self.config.pool_to, self.config.newline) for g in as_grids(grids)]
+
+    # ------------------------------------------------------------------------------------------ language
+
+    def embed(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, grids: Tensor | None = None
+    ) -> Tensor:
+        """Input embeddings ``[B, L, D]`` with the visual features in place.
+
+        Raises:
+            ValueError: pixel_values without grids or the reverse, or placeholders that do not match the media.
+        """
+        embeds = self.language_model.embed_tokens(input_ids)
+        if pixel_values is None and grids is None:
+            return embeds
+        if pixel_values is None or grids is None:
+            raise ValueError("pixel_values and grids belong together: one of them is missing")
+        places = (input_ids.flatten() == self.config.visual_token_id).nonzero().flatten()
+        counts = self.media_tokens(grids)
+        if len(places) != sum(counts):
+            raise ValueError(
+                f"{len(places)} visual placeholders (token id {self.config.visual_token_id}) in input_ids, but the "
+                f"{len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare the text and the frames "
+                "together, and never cut a conversation inside its visual tokens"
+            )
+        features = self.visual_features(pixel_values, grids).to(embeds.dtype)
+        return embeds.flatten(0, 1).index_copy(0, places, features).view_as(embeds)
+
+    def _hidden(
+        self,
+        inputs_embeds: Tensor,
+        position_ids: Tensor | None,
+        segment_ids: Tensor | None,
+        attention_mask: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """The language model's output; with ``segment_ids`` under the packed mask."""
+        lm = self.language_model
+        if segment_ids is None:
+            if position_ids is None and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+                columns = attention_mask.long().cumsum(-1).sub_(1).clamp_(min=0)
+                position_ids = columns[:, -inputs_embeds.shape[1] :]
+            return lm(
+                inputs_embeds=inputs_embeds,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                **kwargs,
+            )
+        if attention_mask is not None:
+            raise ValueError("give segment_ids (a packed batch) or attention_mask (a padded one), not both")
+        if position_ids is None:
+            raise ValueError("a packed batch needs position_ids that restart at 0 in every segment")
+        kwargs["use_cache"] = False
+        if not is_varlen(lm.config):
+            mask = packed_masks(segment_ids, lm.config, inputs_embeds.dtype)
+            return lm(inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask, **kwargs)
+        out = lm(
+            inputs_embeds=inputs_embeds.flatten(0, 1)[None],
+            position_ids=position_ids.flatten()[None],
+            attention_mask=dict.fromkeys(lm.config.layer_types),
+            **packed_lengths(segment_ids),
+            **kwargs,
+        )
+        out.last_hidden_state = out.last_hidden_state.view_as(inputs_embeds)
+        return out
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.lm_head(hidden)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        grids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        labels: Tensor | None = None,
+        num_items: int | Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> TempFlexOutput:
+        """One forward pass over a packed (``segment_ids``), padded (``attention_mask``) or plain batch.
+
+        Args:
+            input_ids: ``[B, L]``; ``config.visual_token_id`` marks the places of visual features.
+            pixel_values, grids: ``[T, patch_dim]`` and ``[M, 3]``, media in row-major order of their conversations.
+            position_ids, segment_ids: ``[B, L]``, see docs/architecture.md.
+            labels: ``[B, L]``, -100 where nothing is learned. The loss is the sum of the cross-entropies of the labelled
+                positions, each predicted from the position before it in its own segment, over ``num_items``
+                (their number, if None). Logits are computed at those positions only.
+            logits_to_keep: as in transformers: the last so many positions, or indices; 0 keeps all.
+            return_logits: force or forbid ``logits`` in the output; by default they are returned when there are no labels.
+
+        Raises:
+            ValueError: placeholders and media disagree; inconsistent masks.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None, "give input_ids or inputs_embeds"
+            inputs_embeds = self.embed(input_ids, pixel_values, grids)
+        if labels is not None and use_cache is None:
+            use_cache = False
+        out = self._hidden(
+            inputs_embeds,
+            position_ids,
+            segment_ids,
+            attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden = out.last_hidden_state
+        loss = self._loss(hidden, labels, segment_ids, num_items) if labels is not None else None
+        logits = None
+        if return_logits or (return_logits is None and labels is None):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self._logits(hidden if isinstance(keep, slice) and keep.start == 0 else hidden[:, keep])
+        return TempFlexOutput(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
+
+    def _loss(
+        self, hidden_BLD: Tensor, labels: Tensor, segment_ids: Tensor | None, num_items: int | Tensor | None
+    ) -> Tensor:
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
+        if segment_ids is not None:  # the first token of a segment is nobody's target
+            same = F.pad(segment_ids[:, 1:] == segment_ids[:, :-1], (0, 1), value=False)
+            targets = targets.masked_fill(~same, IGNORE)
+        targets = targets.flatten()
+        places = (targets != IGNORE).nonzero().flatten()
+        logits = self._logits(hidden_BLD.flatten(0, 1).index_select(0, places))
+        total = F.cross_entropy(logits.float(), targets[places], reduction="sum")
+        return total / (max(1, len(places)) if num_items is None else num_items)
+
+    def logits_at(self, input_ids: Tensor, at: Tensor, **inputs: Any) -> Tensor:
+        """Logits at chosen places only: ``at [K, 2]`` holds (row, column); returns ``[K, V]``. ``inputs`` as in ``forward``."""
+        embeds = self.embed(input_ids, inputs.pop("pixel_values", None), inputs.pop("grids", None))
+        masks = (inputs.pop(name, None) for name in ("position_ids", "segment_ids", "attention_mask"))
+        hidden = self._hidden(embeds, *masks, use_cache=False, **inputs).last_hidden_state
+        return self._logits(hidden[at[:, 0], at[:, 1]])
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Visual features enter once, with the prompt; later steps find them in the cache."""
+        first = kwargs.get("is_first_iteration") or not kwargs.get("use_cache", True)
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if not first:
+            inputs["pixel_values"] = inputs["grids"] = None
+        return inputs
+
+    # ------------------------------------------------------------------------------------------ VideoLM
+
+    def prepare(
+        self, sample: Sample, clip: Clip | None, turns: Sequence[int] | None = None, with_answers: bool = True
+    ) -> Prepared:
+        """``TempFlexProcessor.prepare`` of the attached processor."""
+        if self.processor is None:
+            raise ValueError(
+                "no processor is attached: use load_tempflex or new_tempflex, or set model.processor"
+            )
+        return self.processor.prepare(sample, clip, turns, with_answers)
+
+    def module_groups(self) -> dict[str, list[str]]:
+        """Parameter names of "encoder", "fusion", "merger" (with the newline) and "llm"; tied weights appear once."""
+        groups: dict[str, list[str]] = {"encoder": [], "fusion": [], "merger": [], "llm": []}
+        part = {"encoder": "encoder", "fusion": "fusion", "merger": "merger", "newline": "merger"}
+        for name, _ in self.named_parameters():
+            groups[part.get(name.split(".", 1)[0], "llm")].append(name)
+        return groups
+
+    def attention_layers(self) -> dict[str, list[str]]:
+        """Attention modules in order of depth: "encoder" and "llm"."""
+        return {
+            "encoder": [f"encoder.layers.{i}.attention" for i in range(len(self.encoder.layers))],
+            "llm": [f"language_model.layers.{i}.self_attn" for i in range(len(self.language_model.layers))],
+        }
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Our parts start as torch starts them; the language model initialises itself (``initializer_range``)."""
+        if module is self.lm_head:
+            nn.init.normal_(module.weight, std=self.config.text_config.initializer_range)
+        elif hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
+# so that transformers' Auto classes read our checkpoints
+AutoConfig.register(TempFlexConfig.model_type, TempFlexConfig, exist_ok=True)
+AutoModelForImageTextToText.register(TempFlexConfig, TempFlexForConditionalGeneration, exist_ok=True)
+
+
+def make_fusion(config: TempFlexConfig) -> TemporalFiberFusion:
+    """The fusion a configuration asks for."""
+    return TemporalFiberFusion(
+        config.vision_config.hidden_size,
+        config.fusion_depth,
+        config.fusion_local_hidden,
+        config.fusion_ffn_hidden,
+        tuple(config.fusion_frequencies),
+        config.fusion_variant,
+    )
+
+
+def _short(counts: Sequence[int]) -> str:
+    text = ", ".join(map(str, counts[:6]))
+    return text + (", ..." if len(counts) > 6 else "")
