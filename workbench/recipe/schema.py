@@ -22,6 +22,8 @@ class ModelSection(Section):
 
     preset: str | None = None
     checkpoint: str | None = None
+    encoder_weights: str | None = None  # with preset: SigLIP2 NaFlex checkpoint, local folder or hub name
+    llm_weights: str | None = None  # with preset: language model (and tokenizer), local folder or hub name
     variant: Literal["paper", "release"] = "paper"
     fusion_layers: Annotated[int, Field(ge=0)] | None = None
     merge: Literal["2x2", "strip4"] = "2x2"

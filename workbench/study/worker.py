@@ -16,6 +16,7 @@ from workbench.evaluation.copies import copies_plan
 from workbench.evaluation.evaluate import Packing, evaluate, losses_by_frames, subset
 from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
 from workbench.models.tempflex import load_tempflex, new_tempflex
+from workbench.models.tempflex.pretrained import load_parts, load_tokenizer
 from workbench.recipe import Recipe, load_recipe, recipe_hash, to_yaml
 from workbench.recipe.schema import FramesSection, StageSection
 from workbench.runs import Run
@@ -175,24 +176,26 @@ def _model(shared: Bench, run: Run, task: Task) -> tuple[Any, Any]:
     if section.checkpoint is not None:
         return load_tempflex(Path(section.checkpoint))
     assert section.preset is not None
-    texts = {
+    words: dict[str, Any] = {}
+    if section.llm_weights is not None:
+        words["tokenizer"] = load_tokenizer(section.llm_weights)
+    else:
+        words["vocab_texts"] = sorted(_texts(shared))
+    options = section.model_dump(exclude={"preset", "checkpoint", "encoder_weights", "llm_weights"})
+    model, processor = new_tempflex(section.preset, seed=task.seed, **words, **options)
+    load_parts(model, section.encoder_weights, section.llm_weights)
+    return model, processor
+
+
+def _texts(shared: Bench) -> set[str]:
+    """Every text the recipe's data holds: the vocabulary of a tiny model."""
+    return {
         text
-        for name in recipe.data.sources
+        for name in shared.recipe.data.sources
         for sample in shared.source(name)
         for turn in sample.turns
         for text in (turn.question, turn.answer, *turn.choices)
     }
-    return new_tempflex(
-        section.preset,
-        seed=task.seed,
-        texts=sorted(texts),
-        variant=section.variant,
-        fusion_layers=section.fusion_layers,
-        merge=section.merge,
-        images=section.images,
-        pool_to=section.pool_to,
-        encoding=section.encoding,
-    )
 
 
 def _packing(stage: StageSection) -> Packing:

@@ -1,8 +1,8 @@
 """Which samples does step k see? A pure function of (seed, stage, step), so that resuming needs a step number and nothing else.
 
 Algorithm, in three phases:
-1. *shares to counts*: every step gives each source ``batch * share`` credits; whole credits are spent, the remainder is
-   carried, and left-over places go to the largest carried remainders. Long-run shares are exact; O(steps * sources) once.
+1. *shares to counts*: by step k a source is owed ``batch * share * (k + 1)`` visits; whole ones are given, places left over go to
+   the sources owed most, so that long-run shares are exact. O(steps * sources) once.
 2. *counts to positions*: a source is read as an endless sequence of epochs, each one a fresh permutation keyed by
    (seed, stage, source, epoch); the running sum of counts says where step k starts. O(batch) a step.
 3. *turns*: of a conversation with more turns than asked, a subset keyed by (seed, stage, step, place) is kept, in order.
@@ -80,14 +80,15 @@ class BatchPlan:
             steps = max(1, math.ceil(epochs * max(visits) - 1e-9))
         self.steps = steps
         self._starts = np.zeros((steps + 1, len(self.names)), dtype=np.int64)
-        credit = np.zeros(len(self.names))
         for step in range(steps):
-            credit += weights * batch
-            take = np.floor(credit + 1e-9).astype(np.int64)
-            missing = batch - int(take.sum())
-            if missing > 0:
-                take[np.argsort(-(credit - take), kind="stable")[:missing]] += 1
-            credit -= take
+            owed = weights * batch * (step + 1) - self._starts[step]
+            take = np.floor(np.maximum(owed, 0) + 1e-9).astype(np.int64)
+            while (surplus := int(take.sum()) - batch) != 0:  # at most one round a source
+                order = np.argsort(take - owed, kind="stable")
+                if surplus < 0:
+                    take[order[:-surplus]] += 1
+                else:
+                    take[[i for i in order[::-1] if take[i] > 0][:surplus]] -= 1
             self._starts[step + 1] = self._starts[step] + take
         self._orders: dict[tuple[str, int], np.ndarray] = {}
 
