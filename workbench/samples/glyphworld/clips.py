@@ -1,0 +1,190 @@
+"""Clips that carry several questions, composed so that a quota of questions a skill is met exactly.
+
+Each clip takes the feasible set of temporal skills that are most behind their quota, then static skills likewise; space
+is what limits it: a mover needs a lane of two quadrants, an order pair two, a change or a brief digit one, the light none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from .questions import Question, static_question, static_skills, temporal_question, video_caption
+from .scene import GRID, Deck, Light, Scene, Track
+from .timing import FRAMES, draw_times, lane_positions, lit, shown
+from .words import COUNTS, STATIC_SKILLS, TEMPORAL_SKILLS
+
+TEMPORAL_SETS = [set(c) for size in (1, 2, 3) for c in combinations(TEMPORAL_SKILLS, size)]
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip: what is seen, what is asked, its caption and the frames that the caption needs."""
+
+    scene: Scene
+    questions: tuple[Question, ...]
+    caption: str
+    caption_min_frames: int
+
+
+def quadrants_needed(temporal: set[str]) -> int:
+    """How many of the four quadrants the events take."""
+    mover = 2 if temporal & {"direction", "speed"} else 0
+    return mover + 2 * ("order" in temporal) + ("change" in temporal) + ("brief" in temporal)
+
+
+def compose(
+    quota: dict[str, int], deck: Deck, held_out: bool = False, rows_per_clip: int = 4
+) -> Iterator[ClipPlan]:
+    """Clips until every skill of ``quota`` has exactly its number of questions; at most ``rows_per_clip`` a clip."""
+    left = Counter({skill: count for skill, count in quota.items() if count > 0})
+    while +left:
+        temporal = _temporal_set(left, quota, rows_per_clip, deck.rng)
+        wanted = _static_skills(left, quota, temporal, rows_per_clip - len(temporal), deck.rng)
+        plan = _clip(deck, temporal, wanted, held_out)
+        for question in plan.questions:
+            left[question.skill] -= 1
+        yield plan
+
+
+def _behind(left: Counter, quota: dict[str, int], skills, rng: np.random.Generator) -> float:
+    """How far a set of skills is behind, with a little noise so that all combinations occur."""
+    return sum(left[skill] / quota[skill] for skill in skills) + 0.02 * rng.standard_normal()
+
+
+def _temporal_set(left: Counter, quota: dict[str, int], rows: int, rng: np.random.Generator) -> set[str]:
+    open_skills = {skill for skill in TEMPORAL_SKILLS if left[skill] > 0}
+    share = sum(left[skill] for skill in open_skills) / (+left).total()
+    size = min(int(share * rows + rng.random()), 3, rows, len(open_skills))
+    sets = [s for s in TEMPORAL_SETS if len(s) == size and s <= open_skills and quadrants_needed(s) <= GRID]
+    return max(sets, key=lambda s: _behind(left, quota, sorted(s), rng), default=set())
+
+
+def _static_skills(left: Counter, quota: dict[str, int], temporal: set[str], rows: int, rng) -> set[str]:
+    """The static skills to ask: those most behind that the space left by the events allows."""
+    free = 4 - quadrants_needed(temporal)
+    always = free + bool(temporal & {"direction", "speed"})
+    possible = {
+        "ocr": always >= 1,
+        "colour": always >= 1,
+        "where": free >= 1 or "change" in temporal,
+        "count": not temporal & {"order", "brief"},
+        "comparison": always >= 2,
+    }
+    skills = [skill for skill in STATIC_SKILLS if possible[skill] and left[skill] > 0]
+    skills.sort(key=lambda skill: -_behind(left, quota, [skill], rng))
+    return set(skills[:rows])
+
+
+def _clip(deck: Deck, temporal: set[str], static: set[str], held_out: bool) -> ClipPlan:
+    rng = deck.rng
+    deck.shuffle()
+    tracks: list[Track] = []
+    light = None
+    asked: dict[str, tuple[int, str]] = {}  # temporal skill -> (frames it needs, its answer)
+    motion, quadrants = "", rng.permutation(4).tolist()
+    always = np.ones(FRAMES, bool)
+
+    if temporal & {"direction", "speed"}:
+        mover, motion, quadrants, told = _mover(deck, temporal)
+        tracks.append(mover)
+        asked.update(told)
+    if "change" in temporal:
+        (moment,), need = draw_times("change", rng)
+        cells = deck.cells(quadrants.pop(), FRAMES)
+        tracks.append(deck.track("change", cells, always, new_colour=deck.colour(), change_frame=moment))
+        asked["change"] = (need, "")
+    if "order" in temporal:
+        times, need = draw_times("order", rng)
+        for time in times:
+            tracks.append(deck.track("order", deck.cells(quadrants.pop(), FRAMES), shown(time)))
+        asked["order"] = (need, "")
+    if "brief" in temporal:
+        (first, last), need = draw_times("brief", rng)
+        tracks.append(deck.track("brief", deck.cells(quadrants.pop(), FRAMES), shown(first, last)))
+        asked["brief"] = (need, "")
+    if "flash" in temporal:
+        answer = COUNTS[int(rng.integers(len(COUNTS)))]
+        starts, need = draw_times("flash", rng, str(COUNTS.index(answer) + 1))
+        light = Light(int(rng.integers(4)), lit(starts))
+        asked["flash"] = (need, answer)
+
+    least = _still_needed(tracks, static)
+    for quadrant in quadrants[: int(rng.integers(least, len(quadrants) + 1))]:
+        tracks.append(deck.track("still", deck.cells(quadrant, FRAMES), always))
+
+    scene = Scene(FRAMES, tuple(sorted(tracks, key=_reading_order)), light)
+    questions = [
+        temporal_question(scene, skill, *told[:1], held_out, rng, answer=told[1])
+        for skill, told in sorted(asked.items())
+        if skill in temporal
+    ]
+    possible = static_skills(scene)
+    questions += [static_question(scene, skill, held_out, rng) for skill in possible if skill in static]
+    need = max([need for need, _ in asked.values()], default=1)
+    return ClipPlan(
+        scene,
+        tuple(questions[i] for i in rng.permutation(len(questions))),
+        video_caption(scene, motion),
+        need,
+    )
+
+
+def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[str, tuple[int, str]]]:
+    """A digit that crosses the canvas in a row or a column; the quadrants that stay free; what its questions need.
+
+    Asked for its speed it gets faster or slower; otherwise it is steady.
+    """
+    rng = deck.rng
+    vertical, half, backward = (int(v) for v in rng.integers(2, size=3))
+    told = {}
+    if "speed" in temporal:
+        speed = ("faster", "slower")[int(rng.integers(2))]
+        hops, need = draw_times("speed", rng, speed)
+        told["speed"] = (need, speed)
+    else:
+        speed, (hops, need) = "", draw_times("direction", rng)
+    position = lane_positions(hops)
+    along = GRID - 1 - position if backward else position
+    across = np.full(FRAMES, 2 * half + int(rng.integers(2)))
+    cells = np.stack([along, across] if vertical else [across, along], axis=1)
+    way = (("right", "left"), ("down", "up"))[vertical][backward]
+    if "direction" in temporal:
+        told["direction"] = (_direction_need(position), way)
+    lane = {half, half + 2} if vertical else {2 * half, 2 * half + 1}
+    free = [int(q) for q in rng.permutation(4) if int(q) not in lane]
+    track = deck.track("mover", cells, np.ones(FRAMES, bool))
+    return track, f"moves {way} {speed}".strip(), free, told
+
+
+def _direction_need(position: np.ndarray) -> int:
+    from .timing import direction_known, min_frames
+
+    need = min_frames(lambda at: direction_known(position, at))
+    assert need is not None  # all 32 frames show every hop
+    return need
+
+
+def _still_needed(tracks: list[Track], static: set[str]) -> int:
+    """Digits that must stand still all the time for the static questions to have an object."""
+    movers = sum(t.role == "mover" for t in tracks)
+    placed = sum(t.role == "change" for t in tracks)
+    needs = [0]
+    if static & {"ocr", "colour"}:
+        needs.append(1 - movers)
+    if "where" in static:
+        needs.append(1 - placed)
+    if "count" in static:
+        needs.append(1 - movers - placed)
+    if "comparison" in static:
+        needs.append(2 - movers)
+    return max(needs)
+
+
+def _reading_order(track: Track) -> tuple[int, int]:
+    row, column = track.cells[0]
+    return int(row) // 2, int(column) // 2

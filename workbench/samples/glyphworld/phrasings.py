@@ -1,0 +1,145 @@
+"""Several phrasings a skill; some are held out for the test split.
+
+A held-out phrasing is another sentence made only of words that occur in training phrasings (of any skill), so a
+word-level tokenizer built from training text knows all its words. ``{x}`` is an object by colour ("red digit") or by
+name ("seven"); ``{c}`` a colour word; ``{d}`` a digit word; ``{a}``, ``{b}`` two colours; ``{w}`` the compared word.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "ocr": {
+        "train": (
+            "what digit is {c}?",
+            "which number is {c}?",
+            "read the {c} digit.",
+            "what is the {c} number?",
+            "name the digit in {c}.",
+        ),
+        "test": ("which digit is {c}?", "what is the digit in {c}?", "read the {c} number."),
+    },
+    "colour": {
+        "train": (
+            "what colour is the {d}?",
+            "which colour does the {d} have?",
+            "name the colour of the {d}.",
+            "the {d} is what colour?",
+        ),
+        "test": ("which colour is the {d}?", "what is the colour of the {d}?"),
+    },
+    "where": {
+        "train": (
+            "where is the {x}?",
+            "in which corner is the {x}?",
+            "which corner has the {x}?",
+            "find the {x}.",
+            "name the corner of the {x}.",
+        ),
+        "test": (
+            "what corner is the {x} in?",
+            "what is the corner of the {x}?",
+            "find the corner of the {x}.",
+        ),
+    },
+    "count": {
+        "train": (
+            "how many digits are there?",
+            "count the digits.",
+            "how many numbers do you see?",
+            "what is the number of digits?",
+        ),
+        "test": ("how many digits do you see?", "count the numbers.", "how many numbers are there?"),
+    },
+    "comparison": {
+        "train": (
+            "which is {w}, {a} or {b}?",
+            "is the {a} or {b} digit {w}?",
+            "what number is {w}, {a} or {b}?",
+            "name the {w} one, {a} or {b}.",
+        ),
+        "test": ("which digit is {w}, {a} or {b}?", "is {a} or {b} the {w} number?"),
+    },
+    "direction": {
+        "train": (
+            "which way does the {x} move?",
+            "what direction does the {x} take?",
+            "where does the {x} go?",
+            "the {x} moves which way?",
+        ),
+        "test": ("which direction does the {x} move?", "what way does the {x} go?"),
+    },
+    "order": {
+        "train": (
+            "which appears {w}, {a} or {b}?",
+            "what colour comes {w}, {a} or {b}?",
+            "does {a} or {b} appear {w}?",
+            "is {a} or {b} the {w} to come?",
+        ),
+        "test": ("which colour appears {w}, {a} or {b}?", "what digit comes {w}, {a} or {b}?"),
+    },
+    "speed": {
+        "train": (
+            "does the {x} get faster or slower?",
+            "how does the speed of the {x} change?",
+            "faster or slower: how does the {x} move?",
+            "the {x} moves faster or slower?",
+        ),
+        "test": ("does the {x} move faster or slower?", "how does the {x} change speed?"),
+    },
+    "change": {
+        "train": (
+            "what colour does the {d} become?",
+            "which colour does the {d} change to?",
+            "the {d} becomes what colour?",
+            "name the new colour of the {d}.",
+        ),
+        "test": ("what colour does the {d} change to?", "which colour does the {d} become?"),
+    },
+    "brief": {
+        "train": (
+            "which digit appears briefly?",
+            "what number comes and goes?",
+            "which digit do you see briefly?",
+            "what digit appears for a moment?",
+        ),
+        "test": (
+            "what digit comes and goes?",
+            "which number appears for a moment?",
+            "which number do you see briefly?",
+        ),
+    },
+    "flash": {
+        "train": (
+            "how many times does the light flash?",
+            "count the flashes.",
+            "how many flashes are there?",
+            "how often does the light flash?",
+        ),
+        "test": (
+            "how many flashes do you see?",
+            "what is the number of flashes?",
+            "count the times the light flashes.",
+        ),
+    },
+}
+# a held-out sentence may use a word that only another skill's training sentences hold, "flashes" for example
+
+IMAGE_CAPTION = "describe the image."
+VIDEO_CAPTION = "describe the video."
+
+
+def ask(skill: str, held_out: bool, rng: np.random.Generator, **words: str) -> str:
+    """One phrasing of ``skill``, its slots filled from ``words``."""
+    sentences = PHRASINGS[skill]["test" if held_out else "train"]
+    return sentences[int(rng.integers(len(sentences)))].format(**words)
+
+
+def vocabulary(held_out: bool) -> set[str]:
+    """The fixed words of all training (or held-out) phrasings, without slots and punctuation."""
+    part = "test" if held_out else "train"
+    text = " ".join(sentence for by_part in PHRASINGS.values() for sentence in by_part[part])
+    return set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", text)))

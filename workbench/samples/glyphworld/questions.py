@@ -1,0 +1,138 @@
+"""Questions, answers and captions about a scene. Every static question is true of every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .phrasings import ask
+from .scene import Scene, Track
+from .words import COLOUR_NAMES, CORNERS, COUNTS, DIGITS, DIRECTIONS, SPEEDS
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its answer, all choices, and the smallest number of frames that can answer it."""
+
+    skill: str
+    text: str
+    answer: str
+    choices: tuple[str, ...]
+    min_frames: int = 1
+
+
+def _always(scene: Scene) -> list[Track]:
+    """Digits present, in one colour, in every frame."""
+    return [t for t in scene.tracks if t.visible.all() and t.new_colour is None]
+
+
+def _placed(scene: Scene) -> list[Track]:
+    """Digits present in one place in every frame."""
+    return [t for t in scene.tracks if t.visible.all() and not t.moves]
+
+
+def static_skills(scene: Scene) -> list[str]:
+    """The static skills that can be asked truly about every frame of the scene."""
+    always = _always(scene)
+    possible = {
+        "ocr": bool(always),
+        "colour": bool(always),
+        "where": bool(_placed(scene)),
+        "count": bool(scene.tracks) and all(t.visible.all() for t in scene.tracks),
+        "comparison": len(always) >= 2,
+    }
+    return [skill for skill, yes in possible.items() if yes]
+
+
+def _pick(tracks: list[Track], rng: np.random.Generator) -> Track:
+    return tracks[int(rng.integers(len(tracks)))]
+
+
+def refer(track: Track, rng: np.random.Generator) -> str:
+    """ "red digit", "red number" or "seven"; never by a colour that changes."""
+    forms = (
+        [track.word] if track.new_colour else [f"{track.colour} digit", f"{track.colour} number", track.word]
+    )
+    return forms[int(rng.integers(len(forms)))]
+
+
+def _two(
+    tracks: tuple[Track, Track], answer_of: dict[str, Track], skill: str, held_out: bool, rng, need: int = 1
+) -> Question:
+    """A question between two colours; ``answer_of`` maps the asked word ("larger") to the right one."""
+    word = tuple(answer_of)[int(rng.integers(2))]
+    a, b = (tracks[i].colour for i in rng.permutation(2))
+    return Question(skill, ask(skill, held_out, rng, w=word, a=a, b=b), answer_of[word].colour, (a, b), need)
+
+
+def static_question(scene: Scene, skill: str, held_out: bool, rng: np.random.Generator) -> Question:
+    """A question of ``skill`` (one of :func:`static_skills` of this scene) that any single frame answers."""
+    if skill == "ocr":
+        track = _pick(_always(scene), rng)
+        return Question(skill, ask(skill, held_out, rng, c=track.colour), track.word, DIGITS)
+    if skill == "colour":
+        track = _pick(_always(scene), rng)
+        return Question(skill, ask(skill, held_out, rng, d=track.word), track.colour, COLOUR_NAMES)
+    if skill == "where":
+        track = _pick(_placed(scene), rng)
+        return Question(skill, ask(skill, held_out, rng, x=refer(track, rng)), track.corner, CORNERS)
+    if skill == "count":
+        return Question(skill, ask(skill, held_out, rng), COUNTS[len(scene.tracks) - 1], COUNTS)
+    always = _always(scene)
+    first, second = (always[i] for i in rng.permutation(len(always))[:2])
+    small, large = sorted((first, second), key=lambda t: t.digit)
+    return _two((first, second), {"larger": large, "smaller": small}, skill, held_out, rng)
+
+
+def temporal_question(
+    scene: Scene, skill: str, need: int, held_out: bool, rng: np.random.Generator, answer: str = ""
+) -> Question:
+    """The question of a temporal skill about its event; ``need`` frames answer it. ``answer`` for direction, speed, flash."""
+    by_role = {t.role: t for t in scene.tracks}
+    if skill == "flash":
+        return Question(skill, ask(skill, held_out, rng), answer, COUNTS, need)
+    if skill == "brief":
+        return Question(skill, ask(skill, held_out, rng), by_role["brief"].word, DIGITS, need)
+    if skill == "change":
+        track = by_role["change"]
+        return Question(
+            skill, ask(skill, held_out, rng, d=track.word), str(track.new_colour), COLOUR_NAMES, need
+        )
+    if skill == "order":
+        first, last = sorted(
+            (t for t in scene.tracks if t.role == "order"), key=lambda t: int(np.argmax(t.visible))
+        )
+        return _two((first, last), {"first": first, "last": last}, skill, held_out, rng, need)
+    choices = DIRECTIONS if skill == "direction" else SPEEDS
+    return Question(skill, ask(skill, held_out, rng, x=refer(by_role["mover"], rng)), answer, choices, need)
+
+
+def image_caption(scene: Scene) -> str:
+    """Every object with colour, digit and place, in reading order of the quadrants."""
+    return ", ".join(f"{t.colour} {t.word} {t.corner}" for t in scene.tracks) + "."
+
+
+def video_caption(scene: Scene, motion: str = "") -> str:
+    """Objects that are there all the time, in reading order, then events in the order in which they begin.
+
+    ``motion`` describes the mover, for example ``"moves left"`` or ``"moves up faster"``.
+    """
+    still, events = [], []
+    for track in scene.tracks:
+        name = f"{track.colour} {track.word}"
+        first = int(np.argmax(track.visible))
+        if track.role == "mover":
+            events.append((int(np.argmax((track.cells != track.cells[0]).any(axis=1))), f"{name} {motion}"))
+        elif track.role == "change":
+            events.append((int(track.change_frame or 0), f"{name} {track.corner} becomes {track.new_colour}"))
+        elif track.role == "brief":
+            events.append((first, f"{name} appears briefly {track.corner}"))
+        elif track.role == "order":
+            events.append((first, f"{name} appears {track.corner}"))
+        else:
+            still.append(f"{name} {track.corner}")
+    if scene.light is not None:
+        runs = scene.light.runs
+        events.append((runs[0][0], f"light flashes {COUNTS[len(runs) - 1]} times"))
+    return ", ".join(still + [text for _, text in sorted(events)]) + "."
