@@ -1,4 +1,5 @@
-"""What every position of a prepared conversation stands for: text of which turn, or which pixels of which frames.
+"""What every position of a prepared conversation stands for: text of which turn, or which pixels of which
+frames.
 
 N positions, F frames of the clip. Views, captures and exports read this table; nothing parses token strings.
 """
@@ -28,12 +29,13 @@ class TokenMap:
 
     Attributes:
         kind: uint8 ``[N]``, an index into ``KINDS``.
-        turn: int16 ``[N]``, index of the turn among the turns kept; -1 for visual and system positions.
-        frame_span: int32 ``[N, 2]``, half-open range of *clip* frames a visual or newline position covers (several frames
-            after averaging over time).
-        patches: int32 ``[N, 4]``, raster indices (row * cols + col) of the merged patches, in the order they are merged.
-        boxes: float32 ``[N, 4]``, box (x0, y0, x1, y1) in pixels of the source frame around those patches. A strip that
-            wraps to the next row has the box of both parts: use ``patches`` where it matters.
+        turn: int16 ``[N]``, index of the turn in its sample; -1 for visual positions and what precedes turns.
+        frame_span: int32 ``[N, 2]``, half-open range of *clip* frames a visual or newline position covers
+            (several frames after averaging over time).
+        patches: int32 ``[N, 4]``, raster indices (row * cols + col) of the merged patches, in the order they
+            are merged.
+        boxes: float32 ``[N, 4]``, box (x0, y0, x1, y1) in pixels of the source frame around those patches. A
+            strip that wraps to the next row has the box of both parts: use ``patches`` where it matters.
         frame_indices, timestamps_s: of the clip, length F (indices in the source file; seconds).
         grid: (F, rows, cols) in patches before merging, or None without media.
         frame_size: (width, height) of the source frames in pixels, or None.

@@ -1,4 +1,5 @@
-"""What the trainer, evaluator and probes know of a model: ``Prepared`` conversations and the ``VideoLM`` protocol."""
+"""What the trainer, evaluator and probes know of a model: ``Prepared`` conversations and the ``VideoLM``
+protocol."""
 
 from __future__ import annotations
 
@@ -18,9 +19,10 @@ class Prepared:
 
     Attributes:
         input_ids: int64 ``[N]``.
-        labels: int64 ``[N]``; -100 everywhere but on answer tokens, where ``labels[i] == input_ids[i]`` (the loss shifts).
-        pixel_values: float32 ``[F * rows * cols, patch * patch * 3]`` in [-1, 1], raster order in a frame, frames in time
-            order; None without media.
+        labels: int64 ``[N]``; -100 everywhere but on answer tokens, where ``labels[i] == input_ids[i]`` (the
+            loss shifts).
+        pixel_values: float32 ``[F * rows * cols, patch * patch * 3]`` in [-1, 1], raster order in a frame,
+            frames in time order; None without media.
         grid: (F, rows, cols) in patches, before merging; None without media.
         token_map: what each position stands for.
     """
@@ -68,7 +70,8 @@ class VideoLM(Protocol):
         ...
 
     def module_groups(self) -> dict[str, list[str]]:
-        """Parameter names by group: "encoder", "fusion", "merger", "llm"; every parameter exactly once, tied ones once."""
+        """Parameter names by group: "encoder", "fusion", "merger", "llm"; every parameter exactly once, tied
+        ones once."""
         ...
 
     def attention_layers(self) -> dict[str, list[str]]:

@@ -93,12 +93,13 @@ def load_tempflex(
         path: a folder written by ``save_tempflex``.
         seed: of a fusion that is added.
         dtype: of the weights; as saved if None.
-        overrides: switches that change no weight (``images``, ``pool_to``, ``use_fusion``, ``encoding``), and, for a
-            checkpoint without fusion, ``fusion_layers`` (with ``variant`` ...) to add a fresh one (stage 3).
+        overrides: switches that change no weight (``images``, ``pool_to``, ``use_fusion``, ``encoding``),
+            and, for a checkpoint without fusion, ``fusion_layers`` (with ``variant`` ...) to add a fresh one
+            (stage 3).
 
     Raises:
-        CheckpointError: files missing or cut; weights missing, left over or of another shape, each named; an override
-            that would need other weights.
+        CheckpointError: files missing or cut; weights missing, left over or of another shape, each named; an
+            override that would need other weights.
     """
     path = Path(path)
     asked = f"load the checkpoint {path}"

@@ -1,4 +1,5 @@
-"""Configuration of TempFlex-VL (science.md section 1): encoder, fusion, merger and language model in one JSON file."""
+"""Configuration of TempFlex-VL (science.md section 1): encoder, fusion, merger and language model in one JSON
+file."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ from transformers import AutoConfig, PreTrainedConfig
 class TempFlexVisionConfig(PreTrainedConfig):
     """A SigLIP2-NaFlex encoder. Defaults are so400m-patch16-naflex.
 
-    ``position_rows`` x ``position_cols`` is the table of learned positions. ``interpolation``: ``"resize"`` (release)
-    resizes the table to each patch grid, bilinear and antialiased; ``"extended"`` (paper: 2048 entries, here 32 x 64)
-    samples a table that was enlarged beforehand, bilinear without antialiasing. ``max_patches`` caps one frame, before
-    merging: 8192 patches are the paper's 2048 tokens. ``position_std`` is the initial scale of the table.
+    ``position_rows`` x ``position_cols`` is the table of learned positions. ``interpolation``: ``"resize"``
+    (release) resizes the table to each patch grid, bilinear and antialiased; ``"extended"`` (paper: 2048
+    entries, here 32 x 64) samples a table that was enlarged beforehand, bilinear without antialiasing.
+    ``max_patches`` caps one frame, before merging: 8192 patches are the paper's 2048 tokens.
+    ``position_std`` is the initial scale of the table.
     """
 
     model_type = "tempflex_vision"
@@ -45,10 +47,11 @@ class TempFlexVisionConfig(PreTrainedConfig):
 class TempFlexConfig(PreTrainedConfig):
     """The whole model.
 
-    ``fusion_depth`` 0 leaves Temporal Fiber Fusion out; ``use_fusion`` says whether a fusion that exists is run (stages 1
-    and 2 train without it, stage 3 switches it on). ``images``: still images go ``"through"`` the fusion (as released)
-    or ``"bypass"`` it. ``pool_to`` averages time down to at most so many frames after the fusion (release: 32).
-    ``newline`` adds a learned vector after every frame (release). ``encoding`` and ``tile_size``: see ``encodings.py``.
+    ``fusion_depth`` 0 leaves Temporal Fiber Fusion out; ``use_fusion`` says whether a fusion that exists is
+    run (stages 1 and 2 train without it, stage 3 switches it on). ``images``: still images go ``"through"``
+    the fusion (as released) or ``"bypass"`` it. ``pool_to`` averages time down to at most so many frames
+    after the fusion (release: 32). ``newline`` adds a learned vector after every frame (release).
+    ``encoding`` and ``tile_size``: see ``encodings.py``.
     """
 
     model_type = "tempflex"

@@ -1,9 +1,10 @@
 """The SigLIP2-NaFlex vision tower: pictures of one patch grid at a time, dense, without padding.
 
-T pictures, P = rows * cols patches, D channels. Grouping pictures by grid replaces the padded batch and attention mask of
-the usual implementation: pictures are isolated by construction and nothing is computed for padding. The query, key and
-value projections are one matrix. On tiny widths this is about twice as fast as transformers' ``Siglip2VisionModel``, whose
-weights load through ``from_siglip2`` (the pooling head has no counterpart: the LLM reads patches).
+T pictures, P = rows * cols patches, D channels, H heads of E channels. Grouping pictures by grid replaces the
+padded batch and attention mask of the usual implementation: pictures are isolated by construction and nothing
+is computed for padding. The query, key and value projections are one matrix. Weights of transformers'
+``Siglip2VisionModel`` load through ``from_siglip2`` (the pooling head has no counterpart: the LLM reads
+patches).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def eager_attention(
     scaling: float,
     **_: object,
 ) -> tuple[Tensor, Tensor]:
-    """Attention spelled out, so that the weights exist: output ``[T, P, H, E]`` and weights ``[T, H, P, P]``."""
+    """Attention spelled out: output ``[T, P, H, E]`` and the weights ``[T, H, P, P]``."""
     scores = q_THPE @ k_THPE.transpose(-1, -2) * scaling
     weights = (
         (scores if mask is None else scores + mask).softmax(dim=-1, dtype=torch.float32).to(q_THPE.dtype)
@@ -38,7 +39,8 @@ def eager_attention(
 
 
 class EncoderAttention(nn.Module):
-    """Full self-attention inside each picture. The function is ``config._attn_implementation``, as in transformers."""
+    """Full self-attention inside each picture. The function is ``config._attn_implementation``, as in
+    transformers."""
 
     is_causal = False
 
@@ -62,7 +64,7 @@ class EncoderAttention(nn.Module):
 
 
 class EncoderLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer layer: x + attention(norm1 x), then x + MLP(norm2 x) with the tanh form of GELU."""
+    """Pre-norm transformer layer: x + attention(norm1 x), then x + MLP(norm2 x), GELU in its tanh form."""
 
     def __init__(self, config: TempFlexVisionConfig, layer_idx: int) -> None:
         super().__init__()
@@ -81,7 +83,8 @@ class NaFlexEncoder(PreTrainedModel):
     """Patches of pictures that share a grid -> features.
 
     ``forward(patches_TPC, rows, cols)``: ``[T, rows * cols, patch * patch * 3]`` -> ``[T, rows * cols, D]``.
-    A ``PreTrainedModel`` so that ``set_attn_implementation({"vision_config": name})`` and checkpointing reach it.
+    A ``PreTrainedModel`` so that ``set_attn_implementation({"vision_config": name})`` and checkpointing reach
+    it.
     """
 
     config_class = TempFlexVisionConfig
@@ -113,7 +116,8 @@ class NaFlexEncoder(PreTrainedModel):
             module.reset_parameters()
 
     def positions(self, rows: int, cols: int) -> Tensor:
-        """The position table at this grid, ``[rows * cols, D]`` (bilinear, half-pixel centres; see the configuration)."""
+        """The position table at this grid, ``[rows * cols, D]`` (bilinear, half-pixel centres; see the
+        configuration)."""
         c = self.config
         return resize_table(
             self.position_embedding,
@@ -132,7 +136,8 @@ class NaFlexEncoder(PreTrainedModel):
 
 
 def resize_table(table: Tensor, size: tuple[int, int], to: tuple[int, int], antialias: bool) -> Tensor:
-    """Bilinear resize of a table ``[size[0] * size[1], D]`` to ``[to[0] * to[1], D]``; in float32 (half types lack antialiasing)."""
+    """Bilinear resize of a table ``[size[0] * size[1], D]`` to ``[to[0] * to[1], D]``; in float32 (half types
+    lack antialiasing)."""
     if size == to:
         return table
     image = table.view(1, *size, -1).permute(0, 3, 1, 2).float()
@@ -141,12 +146,13 @@ def resize_table(table: Tensor, size: tuple[int, int], to: tuple[int, int], anti
 
 
 def from_siglip2(state: dict[str, Tensor], config: TempFlexVisionConfig) -> dict[str, Tensor]:
-    """Weights of transformers' ``Siglip2VisionModel`` under our names, ready for ``NaFlexEncoder.load_state_dict``.
+    """Weights of transformers' ``Siglip2VisionModel`` under our names, ready for
+    ``NaFlexEncoder.load_state_dict``.
 
     | Siglip2VisionModel | here |
     |---|---|
     | ``embeddings.patch_embedding`` | ``patch_embedding`` |
-    | ``embeddings.position_embedding.weight`` | ``position_embedding`` (resized when our table is larger: "extended") |
+    | ``embeddings.position_embedding.weight`` | ``position_embedding`` (resized if our table is larger) |
     | ``encoder.layers.i.layer_norm1`` / ``layer_norm2`` | ``layers.i.norm1`` / ``norm2`` |
     | ``encoder.layers.i.self_attn.{q,k,v}_proj`` | ``layers.i.attention.qkv`` (stacked in this order) |
     | ``encoder.layers.i.self_attn.out_proj`` | ``layers.i.attention.out`` |

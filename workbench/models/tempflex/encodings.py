@@ -1,15 +1,17 @@
-"""From frames to patches, and from patch grids to visual tokens: one set of rules for processor, model and command line.
+"""From frames to patches, and from patch grids to visual tokens: one set of rules for processor, model and
+command line.
 
 Three encodings (science.md section 1); p is the patch size, sizes in pixels:
 
-* ``native``: aspect ratio kept, each side rounded to a multiple of 2p (so that 2x2 merging always fits), never enlarged
-  beyond that, scaled down only when a frame would exceed ``max_patches``;
+* ``native``: aspect ratio kept, each side rounded to a multiple of 2p (so that 2x2 merging always fits),
+  never enlarged beyond that, scaled down only when a frame would exceed ``max_patches``;
 * ``fixed``: each frame resized to ``tile_size`` x ``tile_size``;
-* ``tiled``: a global view of ``tile_size`` and K = round(W/tile) * round(H/tile) tiles, each side at least one tile. The
-  K+1 views are stacked as rows of one grid: rows = (K+1) * tile/p, cols = tile/p, global view first, tiles in raster order.
+* ``tiled``: a global view of ``tile_size`` and K = round(W/tile) * round(H/tile) tiles, each side at least
+  one tile. The K+1 views are stacked as rows of one grid: rows = (K+1) * tile/p, cols = tile/p, global view
+  first, tiles in raster order.
 
-A *grid* is (frames, rows, cols) in patches. After the fusion time may be averaged down (``pool_to``), 4 patches become one
-token, and a newline token may follow each frame that is left.
+A *grid* is (frames, rows, cols) in patches. After the fusion time may be averaged down (``pool_to``), 4
+patches become one token, and a newline token may follow each frame that is left.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ PUBLISHED_CAP = 2048  # visual tokens of one native image at most, in the paper'
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a frame of ``width`` x ``height`` pixels is laid on patches: ``rows`` x ``cols`` of ``patch`` pixels in all.
+    """How a frame of ``width`` x ``height`` pixels is laid on patches: ``rows`` x ``cols`` of ``patch``
+    pixels in all.
 
     ``tiles`` is (tile rows, tile cols) for the tiled encoding and None otherwise.
     """
@@ -70,7 +73,8 @@ def round_half_up(x: float) -> int:
 def place(
     width: int, height: int, encoding: str, patch: int, max_patches: int, tile_size: int = 384
 ) -> Placement:
-    """Placement of one frame of ``width`` x ``height`` pixels under an encoding (rules in the module docstring)."""
+    """Placement of one frame of ``width`` x ``height`` pixels under an encoding (rules in the module
+    docstring)."""
     if width < 1 or height < 1:
         raise ValueError(f"a frame has at least one pixel, found {width}x{height}")
     side = tile_size // patch
@@ -99,7 +103,8 @@ def place_for(config: TempFlexConfig, width: int, height: int) -> Placement:
 
 
 def published_tokens(width: int, height: int, encoding: str) -> int:
-    """The count in the paper's comparison: patch tokens for fixed and tiled (they are not merged there), merged for native."""
+    """The count in the paper's comparison: patch tokens for fixed and tiled (they are not merged there),
+    merged for native."""
     if encoding == "native":
         return min(PUBLISHED_CAP, round_half_up(width * height / 32**2))
     return place(width, height, encoding, 16, CELL * PUBLISHED_CAP).patches
@@ -109,10 +114,11 @@ def published_tokens(width: int, height: int, encoding: str) -> int:
 
 
 def patchify(frames: np.ndarray, placement: Placement) -> torch.Tensor:
-    """uint8 ``[F, H, W, 3]`` -> float32 ``[F * rows * cols, patch * patch * 3]`` in [-1, 1] (SigLIP2: mean = std = .5).
+    """uint8 ``[F, H, W, 3]`` -> float32 ``[F * rows * cols, patch * patch * 3]`` in [-1, 1] (SigLIP2: mean =
+    std = .5).
 
-    A patch vector is ordered (y, x, channel); patches are in raster order, frames in time order. Resizing is PIL's
-    bilinear filter, which is antialiased; a frame that already has the right size is only reshaped.
+    A patch vector is ordered (y, x, channel); patches are in raster order, frames in time order. Resizing is
+    PIL's bilinear filter, which is antialiased; a frame that already has the right size is only reshaped.
     """
     p = placement.patch
     if placement.tiles is None:
@@ -140,7 +146,8 @@ def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def unpatchify(pixel_values: torch.Tensor, grid: Sequence[int], patch: int) -> np.ndarray:
-    """The inverse of ``patchify`` without its resizing: uint8 ``[F, rows * patch, cols * patch, 3]``, for pictures of inputs."""
+    """The inverse of ``patchify`` without its resizing: uint8 ``[F, rows * patch, cols * patch, 3]``, for
+    pictures of inputs."""
     n, rows, cols = grid
     x = pixel_values.detach().float().cpu().view(n, rows, cols, patch, patch, 3).permute(0, 1, 3, 2, 4, 5)
     x = (x + 1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
@@ -174,7 +181,8 @@ def _grid_boxes(x0: float, y0: float, width: float, height: float, rows: int, co
 
 
 def pooled_ranges(frames: int, pool_to: int | None) -> list[tuple[int, int]]:
-    """Half-open frame ranges that each remaining frame averages (adaptive average pooling; identity when it fits)."""
+    """Half-open frame ranges that each remaining frame averages (adaptive average pooling; identity when it
+    fits)."""
     n = frames if pool_to is None else min(frames, pool_to)
     return [(i * frames // n, -((i + 1) * frames // -n)) for i in range(n)]
 

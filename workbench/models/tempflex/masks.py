@@ -1,12 +1,11 @@
-"""Attention between packed conversations: a position sees only earlier positions of its own segment.
+"""Block-diagonal masks of packed rows, for attention functions that take a mask (see ``packed.py`` for those
+that do not).
 
-B rows, L positions a row. ``segment_ids`` are 0 on padding, 1.. on conversations. Padding forms a segment of its own, so that
-no row of the softmax is empty (an empty row would be NaN) and nothing real sees it.
+B rows, L positions a row. ``segment_ids`` are 0 on padding, 1.. on conversations. Padding forms a segment of
+its own, so that no row of the softmax is empty (an empty row would be NaN) and nothing real sees it.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +15,9 @@ from transformers import PreTrainedConfig
 def packed_masks(segment_ids: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> dict[str, Tensor]:
     """Block-diagonal causal masks for each kind of layer in ``config.layer_types``.
 
-    Returns bool ``[B, 1, L, L]``, True = visible; for the eager implementation, which adds its mask, 0 and the lowest
-    number of ``dtype``. A sliding layer sees the last ``config.sliding_window`` positions, itself included.
+    Returns bool ``[B, 1, L, L]``, True = visible; for the eager implementation, which adds its mask, 0 and
+    the lowest number of ``dtype``. A sliding layer sees the last ``config.sliding_window`` positions, itself
+    included.
     """
     length = segment_ids.shape[1]
     offsets = torch.arange(length, device=segment_ids.device)
@@ -36,25 +36,3 @@ def packed_masks(segment_ids: Tensor, config: PreTrainedConfig, dtype: torch.dty
         else:
             masks[kind] = visible
     return masks
-
-
-def is_varlen(config: PreTrainedConfig) -> bool:
-    """Whether the attention function takes cumulative lengths instead of a mask (the FlashAttention family)."""
-    return "flash" in (config._attn_implementation or "")
-
-
-def packed_lengths(segment_ids: Tensor) -> dict[str, Any]:
-    """Cumulative segment lengths of all rows laid end to end, as FlashAttention's varlen kernels take them (int32)."""
-    flat = segment_ids.flatten()
-    new = torch.ones_like(flat, dtype=torch.bool)
-    new[1:] = flat[1:] != flat[:-1]
-    new[:: segment_ids.shape[1]] = True
-    starts = new.nonzero().flatten()
-    cumulative = torch.cat([starts, starts.new_tensor([flat.numel()])]).to(torch.int32)
-    longest = int(cumulative.diff().max())
-    return {
-        "cu_seq_lens_q": cumulative,
-        "cu_seq_lens_k": cumulative,
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }

@@ -1,7 +1,9 @@
-"""TempFlex-VL: NaFlex encoder -> Temporal Fiber Fusion -> patch merger -> Qwen3 or Gemma3 (science.md section 1).
+"""TempFlex-VL: NaFlex encoder -> Temporal Fiber Fusion -> patch merger -> Qwen3 or Gemma3 (science.md section
+1).
 
-B rows, L positions, T patches of all media, M media, N visual positions, V vocabulary, D width of the language model.
-A packed batch is specified in docs/architecture.md; padded batches with an ``attention_mask`` serve ``generate``.
+B rows, L positions, T patches of all media, M media, N visual positions, V vocabulary, D width of the
+language model. A packed batch is specified in docs/architecture.md; padded batches with an ``attention_mask``
+serve ``generate``.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from workbench.models.tempflex.configuration import TempFlexConfig
 from workbench.models.tempflex.encoder import NaFlexEncoder
 from workbench.models.tempflex.encodings import visual_tokens
 from workbench.models.tempflex.fusion import TemporalFiberFusion
-from workbench.models.tempflex.masks import is_varlen, packed_lengths, packed_masks
+from workbench.models.tempflex.masks import packed_masks
 from workbench.models.tempflex.merger import PatchMerger
+from workbench.models.tempflex.packed import NAME as PACKED
+from workbench.models.tempflex.packed import plan_packing
 from workbench.models.tempflex.visual import (
     as_grids,
     group_patches,
@@ -37,8 +41,8 @@ IGNORE = -100
 
 @dataclass
 class TempFlexOutput(ModelOutput):
-    """``loss`` (scalar, when labels were given), ``logits`` (``[B, L', V]``; None when labels were given and logits were
-    not asked for), and what transformers' caches and recorders return."""
+    """``loss`` (scalar, when labels were given), ``logits`` (``[B, L', V]``; None when labels were given and
+    logits were not asked for), and what transformers' caches and recorders return."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -71,6 +75,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.merger = PatchMerger(vision.hidden_size, text.hidden_size, config.merge, config.merger_hidden)
         self.newline = nn.Parameter(torch.zeros(text.hidden_size)) if config.newline else None
         self.language_model = AutoModel.from_config(text)
+        if text._attn_implementation in (None, "sdpa"):
+            self.language_model.set_attn_implementation(PACKED)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.softcap = getattr(text, "final_logit_softcapping", None)
         self.gradient_checkpointing = False
@@ -106,7 +112,7 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.encoder(views, side, side).view(len(patches_TPC), rows * cols, -1)
 
     def encode(self, pixel_values: Tensor, grids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Encoder features alone, grouped: (indices of the media ``[G]``, features ``[G, F, P, D_encoder]``)."""
+        """Encoder features alone, grouped: (indices of the media ``[G]``, features ``[G, F, P, D_enc]``)."""
         sizes = as_grids(grids)
         for (rows, cols), members, patches in group_patches(pixel_values, sizes):
             features = self._encode(patches, rows, cols)
@@ -169,7 +175,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Input embeddings ``[B, L, D]`` with the visual features in place.
 
         Raises:
-            ValueError: pixel_values without grids or the reverse, or placeholders that do not match the media.
+            ValueError: pixel_values without grids or the reverse, or placeholders that do not match the
+            media.
         """
         embeds = self.language_model.embed_tokens(input_ids)
         if pixel_values is None and grids is None:
@@ -180,8 +187,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         counts = self.media_tokens(grids)
         if len(places) != sum(counts):
             raise ValueError(
-                f"{len(places)} visual placeholders (token id {self.config.visual_token_id}) in input_ids, but the "
-                f"{len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare the text and the frames "
+                f"input_ids holds {len(places)} visual placeholders (id {self.config.visual_token_id}), but its "
+                f"{len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare text and frames "
                 "together, and never cut a conversation inside its visual tokens"
             )
         features = self.visual_features(pixel_values, grids).to(embeds.dtype)
@@ -212,17 +219,26 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             raise ValueError("a packed batch needs position_ids that restart at 0 in every segment")
         kwargs["use_cache"] = False
-        if not is_varlen(lm.config):
+        name = lm.config._attn_implementation or ""
+        if name != PACKED and "flash" not in name:
             mask = packed_masks(segment_ids, lm.config, inputs_embeds.dtype)
             return lm(inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask, **kwargs)
+        plan = plan_packing(segment_ids)
+        if name == PACKED:
+            kwargs["packing"] = plan
+        else:
+            kwargs |= {"cu_seq_lens_q": plan.cumulative, "cu_seq_lens_k": plan.cumulative}
+            kwargs |= {"max_length_q": plan.longest, "max_length_k": plan.longest}
+        flat = inputs_embeds.flatten(0, 1)
         out = lm(
-            inputs_embeds=inputs_embeds.flatten(0, 1)[None],
-            position_ids=position_ids.flatten()[None],
+            inputs_embeds=flat.index_select(0, plan.kept)[None],
+            position_ids=position_ids.flatten()[plan.kept][None],
             attention_mask=dict.fromkeys(lm.config.layer_types),
-            **packed_lengths(segment_ids),
             **kwargs,
         )
-        out.last_hidden_state = out.last_hidden_state.view_as(inputs_embeds)
+        hidden = out.last_hidden_state[0]
+        everywhere = hidden.new_zeros(flat.shape).index_copy(0, plan.kept, hidden)
+        out.last_hidden_state = everywhere.view_as(inputs_embeds)
         return out
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -250,13 +266,15 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: ``[B, L]``; ``config.visual_token_id`` marks the places of visual features.
-            pixel_values, grids: ``[T, patch_dim]`` and ``[M, 3]``, media in row-major order of their conversations.
+            pixel_values, grids: ``[T, patch_dim]`` and ``[M, 3]``, media in row-major order of their
+                conversations.
             position_ids, segment_ids: ``[B, L]``, see docs/architecture.md.
-            labels: ``[B, L]``, -100 where nothing is learned. The loss is the sum of the cross-entropies of the labelled
-                positions, each predicted from the position before it in its own segment, over ``num_items``
-                (their number, if None). Logits are computed at those positions only.
+            labels: ``[B, L]``, -100 where nothing is learned. The loss is the sum of the cross-entropies of
+                the labelled positions, each predicted from the position before it in its own segment, over
+                ``num_items`` (their number, if None). Logits are computed at those positions only.
             logits_to_keep: as in transformers: the last so many positions, or indices; 0 keeps all.
-            return_logits: force or forbid ``logits`` in the output; by default they are returned when there are no labels.
+            return_logits: force or forbid ``logits`` in the output; by default they are returned when there
+                are no labels.
 
         Raises:
             ValueError: placeholders and media disagree; inconsistent masks.
@@ -297,7 +315,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return total / (max(1, len(places)) if num_items is None else num_items)
 
     def logits_at(self, input_ids: Tensor, at: Tensor, **inputs: Any) -> Tensor:
-        """Logits at chosen places only: ``at [K, 2]`` holds (row, column); returns ``[K, V]``. ``inputs`` as in ``forward``."""
+        """Logits at chosen places only: ``at [K, 2]`` holds (row, column); returns ``[K, V]``. ``inputs`` as
+        in ``forward``."""
         embeds = self.embed(input_ids, inputs.pop("pixel_values", None), inputs.pop("grids", None))
         masks = (inputs.pop(name, None) for name in ("position_ids", "segment_ids", "attention_mask"))
         hidden = self._hidden(embeds, *masks, use_cache=False, **inputs).last_hidden_state
@@ -324,7 +343,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.processor.prepare(sample, clip, turns, with_answers)
 
     def module_groups(self) -> dict[str, list[str]]:
-        """Parameter names of "encoder", "fusion", "merger" (with the newline) and "llm"; tied weights appear once."""
+        """Parameter names of "encoder", "fusion", "merger" (with the newline) and "llm"; tied weights appear
+        once."""
         groups: dict[str, list[str]] = {"encoder": [], "fusion": [], "merger": [], "llm": []}
         part = {"encoder": "encoder", "fusion": "fusion", "merger": "merger", "newline": "merger"}
         for name, _ in self.named_parameters():
@@ -352,7 +372,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Our parts start as torch starts them; the language model initialises itself (``initializer_range``)."""
+        """Our parts start as torch starts them; the language model initialises itself
+        (``initializer_range``)."""
         if module is self.lm_head:
             nn.init.normal_(module.weight, std=self.config.text_config.initializer_range)
         elif hasattr(module, "reset_parameters"):

@@ -1,4 +1,5 @@
-"""Named configurations: CPU-sized ones that train in seconds, and the full models with their published numbers.
+"""Named configurations: CPU-sized ones that train in seconds, and the full models with their published
+numbers.
 
 The text configurations repeat the public ``config.json`` of Qwen3-4B and Gemma-3-4B; the vision one that of
 siglip2-so400m-patch16-naflex.
@@ -144,7 +145,8 @@ def template_of(preset: str) -> str:
 
 
 def preset_config(preset: str, vocab_size: int | None = None, **options: Any) -> TempFlexConfig:
-    """Configuration of a preset, with ``options`` (fields of ``TempFlexConfig``, or ``variant``, ``fusion_layers``) replaced.
+    """Configuration of a preset, with ``options`` (fields of ``TempFlexConfig``, or ``variant``,
+    ``fusion_layers``) replaced.
 
     ``fusion_layers=None`` keeps the preset's own depth.
 

@@ -1,7 +1,9 @@
-"""``TempFlexProcessor``: samples and frames -> ``Prepared`` conversations, and padded batches for ``generate``.
+"""``TempFlexProcessor``: samples and frames -> ``Prepared`` conversations, and padded batches for
+``generate``.
 
-A tiny sample must take well under a millisecond, or preparing costs more than training: every turn is tokenised once
-and kept, the layout of the visual tokens is computed once a grid, and pixels are reshaped, not looped over.
+A tiny sample must take well under a millisecond, or preparing costs more than training: every turn is
+tokenised once and kept, the layout of the visual tokens is computed once a grid, and pixels are reshaped, not
+looped over.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -190,7 +191,8 @@ class TempFlexProcessor:
         return visual_layout(grid, placement, self.config.merge, self.config.pool_to, self.config.newline)
 
     def dummy(self) -> Prepared:
-        """Two black frames and no label: lets a rank without video take part in the fusion's gradient reduction at zero loss."""
+        """Two black frames and no label: lets a rank without video take part in the fusion's gradient
+        reduction at zero loss."""
         side = 2 * self.config.vision_config.patch_size
         frames = np.zeros((2, side, side, 3), dtype=np.uint8)
         placement = self.place(frames)
@@ -283,7 +285,8 @@ def visual_layout(
 ) -> VisualLayout:
     """One row a visual position of a medium: the order in which the model returns features.
 
-    A token's patches come from ``merged_cells``; its frames from ``pooled_ranges``; a newline covers its frame(s) only.
+    A token's patches come from ``merged_cells``; its frames from ``pooled_ranges``; a newline covers its
+    frame(s) only.
     """
     frames, rows, cols = grid
     cells = np.array(

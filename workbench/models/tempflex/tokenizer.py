@@ -1,6 +1,7 @@
 """Words and turns: a word-level tokenizer for tiny models, and the chat templates as plain strings.
 
-Templates are data, not Jinja: a conversation is tokenised piece by piece, each piece once (see ``processing.py``).
+Templates are data, not Jinja: a conversation is tokenised piece by piece, each piece once (see
+``processing.py``).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ PAD, UNKNOWN, VISUAL, ASK, END = "<pad>", "<unk>", "<visual>", "<ask>", "<|im_en
 
 @dataclass(frozen=True)
 class Template:
-    """Text around the turns: ``begin`` once, then per turn ``user`` [media ``after_media``] question ``assistant`` answer
-    ``end``, with ``between`` before every turn but the first. The end mark is learned with the answer."""
+    """Text around the turns: ``begin`` once, then per turn ``user`` [media ``after_media``] question
+    ``assistant`` answer ``end``, with ``between`` before every turn but the first. The end mark is learned
+    with the answer."""
 
     begin: str
     user: str
@@ -60,7 +62,8 @@ def words(text: str) -> list[str]:
 
 
 def build_word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows exactly the words of ``texts`` (questions, answers and choices); others become ``<unk>``.
+    """A tokenizer that knows exactly the words of ``texts`` (questions, answers and choices); others become
+    ``<unk>``.
 
     Ids are the special tokens, then the words in alphabetical order: the same texts give the same ids.
     """

@@ -1,8 +1,10 @@
-"""From the patches of mixed media to LLM-ready features: encoder -> fusion -> averaging over time -> merger -> newline.
+"""From the patches of mixed media to LLM-ready features: encoder -> fusion -> averaging over time -> merger
+-> newline.
 
-M media, each of its own grid (F, rows, cols); D encoder channels, P = rows * cols. Media are grouped, never padded: pictures
-of one (rows, cols) share an encoder and merger call whatever their frame counts, clips of one (F, rows, cols) share a
-fusion call. So no medium can see another, and the cost is that of the real patches.
+M media, each of its own grid (F, rows, cols); D encoder channels, P = rows * cols. Media are grouped, never
+padded: pictures of one (rows, cols) share an encoder and merger call whatever their frame counts, clips of
+one (F, rows, cols) share a fusion call. So no medium can see another, and the cost is that of the real
+patches.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def split_media(pixel_values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
     sizes = [f * r * c for f, r, c in grids]
     if sum(sizes) != len(pixel_values):
         raise ValueError(
-            f"pixel_values holds {len(pixel_values)} patches but the {len(grids)} grids ask for {sum(sizes)}: "
+            f"pixel_values holds {len(pixel_values)} patches, its {len(grids)} grids ask for {sum(sizes)}: "
             "give one (frames, rows, cols) for every medium, in the order of its patches"
         )
     return list(pixel_values.split(sizes))
@@ -50,7 +52,8 @@ def split_media(pixel_values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
 def group_patches(
     pixel_values: Tensor, grids: Sequence[Grid]
 ) -> Iterator[tuple[tuple[int, int], list[int], Tensor]]:
-    """For every size: (rows, cols), the media it gathers, and their pictures ``[T_g, P, patch_dim]`` in that order."""
+    """For every size: (rows, cols), the media it gathers, and their pictures ``[T_g, P, patch_dim]`` in that
+    order."""
     groups = by_size(grids)
     parts = split_media(pixel_values, grids)
     for (rows, cols), members in groups.items():
@@ -65,7 +68,7 @@ def runs_of_equal_frames(members: Sequence[int], grids: Sequence[Grid]) -> list[
 
 
 def pool_time(x_BFPD: Tensor, to: int | None) -> Tensor:
-    """Average F frames down to at most ``to`` (the release: 32): adaptive average pooling, ``[B, F', P, D]``."""
+    """Average F frames to at most ``to`` (release: 32): adaptive average pooling, ``[B, F', P, D]``."""
     b, f, p, d = x_BFPD.shape
     if to is None or f <= to:
         return x_BFPD
@@ -76,7 +79,8 @@ def pool_time(x_BFPD: Tensor, to: int | None) -> Tensor:
 
 
 def in_order(groups: Sequence[tuple[list[int], Tensor]], counts: Sequence[int]) -> Tensor:
-    """Rows of several groups back in the order of the media: ``[sum(counts), D]``; ``counts[i]`` rows for medium i."""
+    """Rows of several groups back in the order of the media: ``[sum(counts), D]``; ``counts[i]`` rows for
+    medium i."""
     if len(groups) == 1 and groups[0][0] == list(range(len(counts))):
         return groups[0][1]
     parts: list[Tensor | None] = [None] * len(counts)
