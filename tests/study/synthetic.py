@@ -54,15 +54,15 @@ DEFAULT_ARMS: dict[str, ArmTruth] = {
 
 def null_arms() -> dict[str, ArmTruth]:
     """The same arms without any true effect."""
-    return {n: replace(a, image=0.0, count=0.0, count_by_copies=0.0, video=0.0) for n, a in DEFAULT_ARMS.items()}
+    return {
+        n: replace(a, image=0.0, count=0.0, count_by_copies=0.0, video=0.0) for n, a in DEFAULT_ARMS.items()
+    }
 
 
 def reversed_arms() -> dict[str, ArmTruth]:
     """Every effect with its sign turned: video falls, counting rises with many frames."""
     return {
-        n: replace(
-            a, image=-a.image, count=-a.count, count_by_copies=-a.count_by_copies, video=-a.video
-        )
+        n: replace(a, image=-a.image, count=-a.count, count_by_copies=-a.count_by_copies, video=-a.video)
         for n, a in DEFAULT_ARMS.items()
     }
 
@@ -111,7 +111,11 @@ def write_study(
             name: {"title": arm.title, "stages": [{**stage, "frames": dict(arm.policy)}]}
             for name, arm in arms.items()
         },
-        "evaluation": {"suites": {"image": "image-eval", "video": "video-eval"}, "common_frames": 8, "copies": copies},
+        "evaluation": {
+            "suites": {"image": "image-eval", "video": "video-eval"},
+            "common_frames": 8,
+            "copies": copies,
+        },
     }
     (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     questions = _questions(images, videos)
@@ -166,7 +170,9 @@ def _frames_of(arm: ArmTruth, skill: str) -> int:
     return arm.frames if isinstance(arm.frames, int) else arm.frames.get(skill, 2)
 
 
-def _accuracy(arm: ArmTruth, suite: str, skill: str, share: float, condition: str, bases: tuple[float, float]) -> float:
+def _accuracy(
+    arm: ArmTruth, suite: str, skill: str, share: float, condition: str, bases: tuple[float, float]
+) -> float:
     if suite == "video":
         return bases[1] + arm.video * share
     change = arm.count if skill == "count" else arm.image
@@ -238,7 +244,9 @@ def _write_run(
     _write_events(directory, arm, steps[-1], last, finished, is_base)
 
 
-def _write_events(directory: Path, arm: ArmTruth, reached: int, last: int, finished: bool, base: bool) -> None:
+def _write_events(
+    directory: Path, arm: ArmTruth, reached: int, last: int, finished: bool, base: bool
+) -> None:
     counts = [_frames_of(arm, skill) for skill in VIDEO_SKILLS]
     mean = float(np.mean(counts))
     rows: list[dict[str, Any]] = []
@@ -246,7 +254,13 @@ def _write_events(directory: Path, arm: ArmTruth, reached: int, last: int, finis
         histogram = {str(c): counts.count(c) * 100 for c in sorted(set(counts))}
         by_skill = {skill: float(_frames_of(arm, skill)) for skill in VIDEO_SKILLS}
         rows.append(
-            {"kind": "frames", "stage": "video-sft", "mean": mean, "histogram": histogram, "by_skill": by_skill}
+            {
+                "kind": "frames",
+                "stage": "video-sft",
+                "mean": mean,
+                "histogram": histogram,
+                "by_skill": by_skill,
+            }
         )
     if finished:
         seconds = 6.0 + 3.4 * mean

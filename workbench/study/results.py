@@ -129,7 +129,9 @@ def load_results(directory: str | Path) -> StudyResults:
         scores=scores,
         costs=pd.DataFrame([run.cost for run in runs if run.cost], columns=list(COST_COLUMNS)),
         frames=pd.DataFrame([row for run in runs for row in run.frames], columns=list(FRAME_COLUMNS)),
-        histogram=pd.DataFrame([row for run in runs for row in run.histogram], columns=list(HISTOGRAM_COLUMNS)),
+        histogram=pd.DataFrame(
+            [row for run in runs for row in run.histogram], columns=list(HISTOGRAM_COLUMNS)
+        ),
         final_steps=final_steps,
         finished=finished,
         missing=_missing(arms, seeds, runs, scores, final_steps, recipe),
@@ -230,9 +232,7 @@ def _read_scores(directory: Path) -> pd.DataFrame:
 
 
 def _tidy_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    scores = scores.assign(
-        correct=scores["correct"].astype(float), step=scores["step"].astype(int)
-    )
+    scores = scores.assign(correct=scores["correct"].astype(float), step=scores["step"].astype(int))
     scores["kind"] = _is_video(scores).map({True: "video", False: "image"})
     base = scores["arm"] == BASE
     if base.any():  # the end of the base is step 0 of every arm
@@ -257,7 +257,11 @@ def _is_video(scores: pd.DataFrame) -> pd.Series:
 
 
 def _final_steps(scores: pd.DataFrame, finished: frozenset[tuple[str, int]]) -> dict[str, int]:
-    done = pd.MultiIndex.from_frame(scores[["arm", "seed"]]).isin(list(finished)) if finished else [False] * len(scores)
+    done = (
+        pd.MultiIndex.from_frame(scores[["arm", "seed"]]).isin(list(finished))
+        if finished
+        else [False] * len(scores)
+    )
     own = scores[done & (scores["condition"] == "own")]
     return {str(arm): int(step) for arm, step in own.groupby("arm")["step"].max().items()}
 

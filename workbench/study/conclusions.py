@@ -1,0 +1,309 @@
+"""The conclusions of a study in words, generated from its intervals and from nothing else.
+
+Each sentence states a direction only where an interval excludes 0, and says "no difference shown" where it does not.
+Published claims ([T]: "Temporal Gains, Spatial Costs", arXiv 2603.17541) are quoted as such beside what was found here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from workbench.study.arms import BASE, Arm, extremes
+from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast, CopiesSplit
+from workbench.study.wording import compared, interval, joined, moved, number, points, size
+
+Kind = Literal["effect", "frames", "hybrid", "variant", "published", "caveat"]
+Verdict = Literal["agrees", "disagrees", "undecided", ""]
+
+PAPER = "arXiv 2603.17541"
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """One generated statement. ``claim`` and ``verdict`` are filled for published claims only."""
+
+    kind: Kind
+    text: str
+    claim: str = ""
+    verdict: Verdict = ""
+
+
+def conclude(analysis: Analysis) -> list[Conclusion]:
+    """All conclusions: the effect of each arm, frame counts, Hybrid-Frame, variants, published claims, caveats."""
+    found = [*_effects(analysis), *_frame_counts(analysis), *_hybrid(analysis), *_variants(analysis)]
+    return [*found, *_published(analysis), *_caveats(analysis)]
+
+
+# --------------------------------------------------------------------------------------------------- what was found
+
+
+def _effects(analysis: Analysis) -> list[Conclusion]:
+    found = []
+    order = sorted(
+        (arm for arm in analysis.results.arms if arm.role in ("fixed", "aware", "matched", "other")),
+        key=lambda arm: (arm.role != "fixed", -(arm.frames or 0)),
+    )
+    for arm in order:
+        video, image = (analysis.find(arm.name, BASE, kind) for kind in ("video", "image"))
+        parts = [moved(c, name) for c, name in ((video, "video"), (image, "image")) if c is not None]
+        if not parts:
+            continue
+        some = [c for c in (image, video) if c is not None]
+        sentences = [f"{_subject(arm)} {joined(parts)} ({size(*some)})."]
+        rest = analysis.find(arm.name, BASE, "image_no_count")
+        if image is not None and rest is not None:
+            sentences.append(_without_counting(image, rest))
+        split = analysis.split(arm.name)
+        if split is not None:
+            sentences.append(copies_sentence(split))
+        found.append(Conclusion("effect", " ".join(sentences)))
+    return found
+
+
+def _subject(arm: Arm) -> str:
+    if arm.role == "fixed":
+        return f"Video-SFT at {arm.frames} frame{'s' if arm.frames != 1 else ''}"
+    return f"Video-SFT “{arm.title}”"
+
+
+def _without_counting(image: Contrast, rest: Contrast) -> str:
+    estimate = rest.estimate
+    if not estimate.shown:
+        tail = ""
+        if image.estimate.shown:
+            tail = "; what the image average shows is counting"
+        return f"Without counting the image change is {points(estimate.value)} {interval(estimate)}: no difference shown{tail}."
+    return f"Without counting the image change is {points(estimate.value)} {interval(estimate)}."
+
+
+def copies_sentence(split: CopiesSplit) -> str:
+    """What the copies probe says about one arm's image loss."""
+    loss, back, left = split.loss.estimate, split.recovered.estimate, split.remaining.estimate
+    copies = (
+        f"{split.copies:.0f} copies" if float(split.copies).is_integer() else "the arm's own number of copies"
+    )
+    shown_as = f"when the image is shown as {copies}"
+    if split.copies == 1:
+        return "The arm gives these questions one frame, so the copies probe has nothing to change."
+    if loss.low <= 0:
+        extra = ""
+        if back.shown:
+            verb = "gains" if back.value > 0 else "loses"
+            size_ = back if back.value > 0 else back.negated()
+            extra = f" Shown as {copies}, an image {verb} {points(size_.value)} {interval(size_)}."
+        return f"No image loss is shown, so there is nothing for the copies probe to split.{extra}"
+    amount = f"{number(back.value)} of the {points(loss.value)} return {interval(back)} {shown_as}"
+    rest = f"{points(left.value)} {interval(left)}"
+    if back.low > 0 and left.low > 0:
+        return f"{amount} (frame budget); {rest} do not (forgetting)."
+    if back.low > 0 and left.high < 0:
+        return f"{amount}, more than was lost: frame budget, not forgetting."
+    if back.low > 0:
+        return f"{amount}: frame budget; no forgetting shown (what does not return is {rest})."
+    if back.high < 0:
+        return f"Copies make it worse by {points(-back.value)} {interval(back.negated())}: the loss is not one of frame budget."
+    if left.low > 0:
+        return f"No recovery is shown {shown_as} ({points(back.value)} {interval(back)}); {rest} stay lost: forgetting."
+    return (
+        f"Whether the loss returns {shown_as} is not decided ({points(back.value)} {interval(back)} return)."
+    )
+
+
+def _frame_counts(analysis: Analysis) -> list[Conclusion]:
+    ends = extremes([arm for arm in analysis.results.arms if arm.name in analysis.results.final_steps])
+    if ends is None:
+        return []
+    low, high = ends
+    text = _versus(analysis, high.name, low.name, f"{high.frames} frames against {low.frames}")
+    return [Conclusion("frames", text)] if text else []
+
+
+def _versus(analysis: Analysis, arm: str, reference: str, label: str) -> str:
+    found = [
+        c for m in ("image_no_count", "image", "video") if (c := analysis.find(arm, reference, m)) is not None
+    ]
+    if not found:
+        return ""
+    parts = [
+        compared(c, MEASURE_TITLES[c.measure]) for c in sorted(found, key=lambda c: MEASURES.index(c.measure))
+    ]
+    return f"{label}: {joined(parts)} ({size(*found)})."
+
+
+def _hybrid(analysis: Analysis) -> list[Conclusion]:
+    found = []
+    results = analysis.results
+    ends = extremes([arm for arm in results.arms if arm.name in results.final_steps])
+    for arm in results.arms:
+        if arm.role != "aware" or arm.name not in results.final_steps:
+            continue
+        for other in (ends[1], ends[0]) if ends else ():
+            text = _versus(analysis, arm.name, other.name, f"“{arm.title}” against {other.frames} frames")
+            if text:
+                found.append(Conclusion("hybrid", text))
+        controls = [c for c in results.arms if c.role == "matched" and c.reference == arm.name]
+        texts = [
+            _versus(analysis, arm.name, c.name, f"“{arm.title}” against its random-matched control")
+            for c in controls
+        ]
+        texts = [text for text in texts if text]
+        for text, control in zip(texts, controls, strict=False):
+            found.append(Conclusion("hybrid", f"{text} {_awareness(analysis, arm, control)}"))
+        if not texts:
+            found.append(
+                Conclusion(
+                    "hybrid",
+                    f"“{arm.title}” has no finished random-matched control: what choosing frames by the question does "
+                    "cannot be told from using fewer frames.",
+                )
+            )
+    return found
+
+
+def _awareness(analysis: Analysis, arm: Arm, control: Arm) -> str:
+    image, video = (analysis.find(arm.name, control.name, kind) for kind in ("image", "video"))
+    gains = [n for n, c in (("image", image), ("video", video)) if c is not None and c.estimate.low > 0]
+    costs = [n for n, c in (("image", image), ("video", video)) if c is not None and c.estimate.high < 0]
+    said = []
+    if gains:
+        said.append(f"buys {joined(gains)}")
+    if costs:
+        said.append(f"costs {joined(costs)}")
+    if not said:
+        return "With the same frame counts dealt at random, choosing them by the question shows no effect."
+    rest = [n for n, c in (("image", image), ("video", video)) if c is not None and n not in gains + costs]
+    nothing = f"; on {joined(rest)} it shows no effect beyond the frame counts themselves" if rest else ""
+    return f"At equal frame counts, choosing them by the question {joined(said)}{nothing}."
+
+
+def _variants(analysis: Analysis) -> list[Conclusion]:
+    found = []
+    for arm in analysis.results.arms:
+        if arm.role != "variant" or arm.reference is None:
+            continue
+        label = f"“{arm.title}” against “{analysis.results.title(arm.reference)}”"
+        text = _versus(analysis, arm.name, arm.reference, label)
+        if text:
+            found.append(Conclusion("variant", text))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- published claims
+
+
+def _published(analysis: Analysis) -> list[Conclusion]:
+    results = analysis.results
+    fixed = [arm for arm in results.arms if arm.role == "fixed"]
+    video = [c for arm in fixed if (c := analysis.find(arm.name, BASE, "video")) is not None]
+    image = [c for arm in fixed if (c := analysis.find(arm.name, BASE, "image")) is not None]
+    found = []
+    if video:
+        found.append(
+            _claim(
+                "Video-SFT reliably raises video scores.",
+                _all_or_none(video, +1),
+                "video against the base",
+                video,
+            )
+        )
+    if image:
+        risen, fallen = (
+            [c for c in image if sign * c.estimate.value > 0 and c.estimate.shown] for sign in (1, -1)
+        )
+        verdict: Verdict = (
+            "disagrees" if len(risen) == len(image) else ("agrees" if fallen and not risen else "undecided")
+        )
+        found.append(
+            _claim(
+                "Static-image scores gain little or fall after Video-SFT.",
+                verdict,
+                "image against the base",
+                image,
+            )
+        )
+    ends = extremes([arm for arm in fixed if arm.name in results.final_steps])
+    if ends:
+        pair = [analysis.find(ends[1].name, ends[0].name, kind) for kind in ("video", "image")]
+        more = [c for c in pair if c is not None]
+        if len(more) == 2:
+            v, i = (c.estimate for c in more)
+            verdict = "disagrees" if v.high < 0 or i.low > 0 else ("agrees" if v.low > 0 else "undecided")
+            claim = "More frames generally help video, and do not reliably help images."
+            found.append(_claim(claim, verdict, "video, then image, most against fewest frames", more))
+        for arm in results.arms:
+            gain = analysis.find(arm.name, ends[1].name, "image") if arm.role == "aware" else None
+            if gain is not None:
+                verdict = _all_or_none([gain], +1)
+                claim = "Choosing frames by the question (Hybrid-Frame) partially mitigates the image loss."
+                said = _claim(claim, verdict, f"image, “{arm.title}” against {ends[1].frames} frames", [gain])
+                found.append(replace(said, text=f"{said.text}{_explained_by_control(analysis, arm)}"))
+    return found
+
+
+def _explained_by_control(analysis: Analysis, arm: Arm) -> str:
+    """Whether the choice by the question, or only the smaller number of frames, can take the credit on images."""
+    for control in analysis.results.arms:
+        if control.role == "matched" and control.reference == arm.name:
+            contrast = analysis.find(arm.name, control.name, "image")
+            if contrast is not None:
+                if contrast.estimate.low > 0:
+                    return " Its random-matched control does worse: the choice itself helps images."
+                return (
+                    f" But against its random-matched control {compared(contrast, 'image')}: "
+                    "using fewer frames can explain it, choosing them cannot be credited."
+                )
+    return " Without a random-matched control this cannot be told from using fewer frames."
+
+
+def _all_or_none(contrasts: list[Contrast], sign: int) -> Verdict:
+    right = [sign * c.estimate.value > 0 and c.estimate.shown for c in contrasts]
+    wrong = [sign * c.estimate.value < 0 and c.estimate.shown for c in contrasts]
+    return "disagrees" if any(wrong) else ("agrees" if all(right) else "undecided")
+
+
+def _claim(claim: str, verdict: Verdict, what: str, evidence: list[Contrast]) -> Conclusion:
+    numbers = "; ".join(
+        f"{c.arm} {points(c.estimate.value)} {interval(c.estimate)}{'' if c.holds or not c.estimate.shown else ' (not after Holm)'}"
+        for c in evidence
+    )
+    lead = {"agrees": "Ours agrees", "disagrees": "Ours disagrees"}.get(verdict, "Ours does not decide")
+    return Conclusion("published", f"{lead}: {what}: {numbers}.", claim, verdict)
+
+
+# --------------------------------------------------------------------------------------------------- caveats
+
+
+def _caveats(analysis: Analysis) -> list[Conclusion]:
+    results = analysis.results
+    lines = []
+    seeds = {c.estimate.seeds for c in analysis.contrasts}
+    if seeds and max(seeds) == 1:
+        lines.append(
+            "One seed: differences between training runs are not measured. The intervals cover the choice of questions "
+            "only and are too narrow as statements about the method."
+        )
+    elif seeds and min(seeds) < 5:
+        lines.append(
+            f"Some comparisons rest on {min(seeds)} seed{'s' if min(seeds) > 1 else ''}; five are advised."
+        )
+    lines.append(
+        "Intervals are 95%, paired over seeds and questions. Each holds by itself; where several comparisons are read "
+        "together, Holm's adjustment within their kind is given in the data table."
+    )
+    lines.append(
+        "A small model in a synthetic world is not a replication of results on 3B to 72B models and public benchmarks: "
+        "agreement says that the phenomenon occurs here too, disagreement that it is not universal. "
+        "The copies probe is ours; no paper reports it."
+    )
+    if analysis.copies and BASE in results.final_steps:
+        lines.append(
+            "The base has no frame policy of its own: its videos are asked at the common frame count."
+        )
+    lines += [f"Missing: {line}" for line in results.missing]
+    broken = int(results.scores["error"].notna().sum()) if "error" in results.scores else 0
+    if broken:
+        lines.append(
+            f"{broken} questions could not be asked because their media cannot be read; they count as wrong."
+        )
+    return [Conclusion("caveat", line) for line in lines]
