@@ -12,7 +12,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from workbench.models.tempflex.fusion_layer import FusionLayer, LayerWeights, PaperLayer
+from workbench.models.tempflex.fusion_layer import LayerWeights, PaperLayer
 from workbench.models.tempflex.fusion_ops import aliased_frequencies
 from workbench.models.tempflex.fusion_release import ReleaseLayer
 
@@ -87,9 +87,10 @@ class TemporalFiberFusion(nn.Module):
         if x_BFPD.dim() != 4 or x_BFPD.shape[-1] != self.dim:
             raise ValueError(f"expected [B, F, P, {self.dim}], got {list(x_BFPD.shape)}")
         seen: list[LayerWeights] = []
+        x_FBPD = x_BFPD.transpose(0, 1).contiguous()  # frames first inside; free for one clip
         for layer in self.layers:
-            assert isinstance(layer, FusionLayer)
-            x_BFPD, weights = layer(x_BFPD, return_weights)
+            x_FBPD, weights = layer(x_FBPD, return_weights)
             if weights is not None:
                 seen.append(weights)
-        return (x_BFPD, FusionWeights.stack(seen)) if return_weights else x_BFPD
+        z_BFPD = x_FBPD.transpose(0, 1)
+        return (z_BFPD, FusionWeights.stack(seen)) if return_weights else z_BFPD

@@ -1,6 +1,7 @@
 """One layer of Temporal Fiber Fusion: the frame that both variants share, and the paper's variant.
 
-Axes: B clips, F frames, P patches, D channels. A *fiber* is one patch position followed through time: ``x[:, :, p, :]``.
+Axes: F frames, B clips, P patches, D channels; J = 3 branches or taps. Layers keep frames first, so that one frame of a
+whole batch is one contiguous block. A *fiber* is one patch position of a clip followed through time: ``x[:, b, p, :]``.
 
     1. local     a kernel of three frames, made from the fiber's mean, convolved circularly with it        (eq. 1)
     2. memory    a gated running average along the fiber                                                    (eq. 2)
@@ -49,38 +50,42 @@ class FusionLayer(nn.Module):
         self.blend = nn.Linear(dim, 3)
         self.gamma = nn.Parameter(torch.full((dim,), gamma))
 
-    def _memory(self, a_BFPD: Tensor, x_BFPD: Tensor) -> Tensor:
+    def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _periodic(self, x_BFPD: Tensor) -> Tensor:
+    def _periodic(self, x_FBPD: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _refine(self, x_BFPD: Tensor, y_BFPD: Tensor) -> Tensor:
+    def _refine(self, x_FBPD: Tensor, y_FBPD: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x_BFPD: Tensor, return_weights: bool = False) -> tuple[Tensor, LayerWeights | None]:
-        """``[B, F, P, D]`` to the same shape; the second item is None unless ``return_weights``."""
-        fiber_BPD = x_BFPD.mean(1)
-        kernel_BPJD = self.local_out(functional.gelu(self.local_in(fiber_BPD))).unflatten(-1, (3, -1))
-        a_BFPD = torch.sigmoid(self.gate(x_BFPD))
+    def forward(self, x_FBPD: Tensor, return_weights: bool = False) -> tuple[Tensor, LayerWeights | None]:
+        """``[F, B, P, D]`` to the same shape; the second item is None unless ``return_weights``."""
+        fiber_BPD = x_FBPD.mean(0)
         beta_BPJ = torch.softmax(self.blend(fiber_BPD), dim=-1)
+        share = beta_BPJ.unsqueeze(-2).unbind(-1)  # 3 x [B, P, 1]
+        kernel_BPJD = self.local_out(functional.gelu(self.local_in(fiber_BPD))).unflatten(-1, (3, -1))
+        kernel_JBPD = kernel_BPJD.movedim(-2, 0)
+        a_FBPD = torch.sigmoid(self.gate(x_FBPD))
 
-        branches = (
-            local_conv(kernel_BPJD.transpose(1, 2), x_BFPD),
-            self._memory(a_BFPD, x_BFPD),
-            self._periodic(x_BFPD),
-        )
-        share = beta_BPJ[:, None, :, :, None].unbind(3)
-        y_BFPD = share[0] * branches[0] + share[1] * branches[1] + share[2] * branches[2]
-        y_BFPD = y_BFPD + self.gamma * y_BFPD.mean(2, keepdim=True)
-        z_BFPD = self._refine(x_BFPD, y_BFPD)
+        # beta_1 weighs the kernel, which has no frame axis, instead of the convolved result.
+        local_FBPD = local_conv(share[0] * kernel_JBPD, x_FBPD)
+        memory_FBPD = self._memory(a_FBPD, x_FBPD)
+        periodic_FBPD = self._periodic(x_FBPD)
+        y_FBPD = torch.addcmul(local_FBPD, share[1], memory_FBPD)
+        y_FBPD = torch.addcmul(y_FBPD, share[2], periodic_FBPD)
+        y_FBPD = torch.addcmul(y_FBPD, self.gamma, y_FBPD.mean(2, keepdim=True))
+        z_FBPD = self._refine(x_FBPD, y_FBPD)
 
         weights = None
         if return_weights:
             with torch.no_grad():
-                norms = torch.stack([torch.linalg.vector_norm(b, dim=-1) for b in branches], dim=-1)
-                weights = LayerWeights(beta_BPJ.detach(), norms, a_BFPD.mean(-1))
-        return z_BFPD, weights
+                branches = (local_conv(kernel_JBPD, x_FBPD), memory_FBPD, periodic_FBPD)
+                norms_FBPJ = torch.stack([torch.linalg.vector_norm(b, dim=-1) for b in branches], dim=-1)
+                weights = LayerWeights(
+                    beta_BPJ.detach(), norms_FBPJ.transpose(0, 1), a_FBPD.mean(-1).transpose(0, 1)
+                )
+        return z_FBPD, weights
 
 
 class PaperLayer(FusionLayer):
@@ -101,12 +106,12 @@ class PaperLayer(FusionLayer):
         bound = dim**-0.5  # as nn.Linear draws its weights
         nn.init.uniform_(self.periodic, -bound, bound)
 
-    def _memory(self, a_BFPD: Tensor, x_BFPD: Tensor) -> Tensor:
-        return gated_memory(a_BFPD.transpose(0, 1), x_BFPD.transpose(0, 1)).transpose(0, 1)
+    def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
+        return gated_memory(a_FBPD, x_FBPD)
 
-    def _periodic(self, x_BFPD: Tensor) -> Tensor:
-        return periodic(x_BFPD, self.periodic, self.frequencies)
+    def _periodic(self, x_FBPD: Tensor) -> Tensor:
+        return periodic(x_FBPD, self.periodic, self.frequencies)
 
-    def _refine(self, x_BFPD: Tensor, y_BFPD: Tensor) -> Tensor:
-        ffn = functional.glu(self.ffn_out(functional.gelu(self.ffn_in(y_BFPD))), dim=-1)
-        return x_BFPD + self.norm(y_BFPD + ffn)
+    def _refine(self, x_FBPD: Tensor, y_FBPD: Tensor) -> Tensor:
+        ffn = functional.glu(self.ffn_out(functional.gelu(self.ffn_in(y_FBPD))), dim=-1)
+        return x_FBPD + self.norm(y_FBPD + ffn)

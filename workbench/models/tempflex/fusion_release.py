@@ -29,14 +29,14 @@ class ReleaseLayer(FusionLayer):
         self.norm = nn.LayerNorm(dim)
         self.norm_ffn = nn.LayerNorm(dim)
 
-    def _memory(self, a_BFPD: Tensor, x_BFPD: Tensor) -> Tensor:
-        return release_memory(a_BFPD.transpose(0, 1), x_BFPD.transpose(0, 1)).transpose(0, 1)
+    def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
+        return release_memory(a_FBPD, x_FBPD)
 
-    def _periodic(self, x_BFPD: Tensor) -> Tensor:
-        gain_F = periodic_gains(x_BFPD.shape[1], self.frequencies, x_BFPD.device).sum(1)
-        return gain_F.to(x_BFPD.dtype)[:, None, None] * x_BFPD
+    def _periodic(self, x_FBPD: Tensor) -> Tensor:
+        gain_F = periodic_gains(x_FBPD.shape[0], self.frequencies).sum(1)
+        return gain_F.to(x_FBPD.device, x_FBPD.dtype)[:, None, None, None] * x_FBPD
 
-    def _refine(self, x_BFPD: Tensor, y_BFPD: Tensor) -> Tensor:
-        o_BFPD = x_BFPD + self.norm(y_BFPD)
-        ffn = functional.glu(self.ffn_out(functional.gelu(self.ffn_in(self.norm_ffn(o_BFPD)))), dim=-1)
-        return o_BFPD + ffn
+    def _refine(self, x_FBPD: Tensor, y_FBPD: Tensor) -> Tensor:
+        o_FBPD = x_FBPD + self.norm(y_FBPD)
+        ffn = functional.glu(self.ffn_out(functional.gelu(self.ffn_in(self.norm_ffn(o_FBPD)))), dim=-1)
+        return o_FBPD + ffn

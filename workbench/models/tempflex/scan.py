@@ -1,16 +1,17 @@
 """Temporal Fiber Fusion's memory branch: first-order recurrences along the frame axis, forward and backward.
 
-Axes: F frames, N everything else (batch x patches x channels) as one contiguous axis.
+Axes: F frames first, then anything; written ``[F, N]``.
 
 ``gated_memory``    the paper's eq. 2, ``m_f = a_f * m_{f-1} + (1 - a_f) * x_f`` with ``m_{-1} = 0``.
-``release_memory``  what the TempFlex release of 2025-12 computes instead (see the function).
+``release_memory``  what the TempFlex release of 2025-12 computes instead.
 
-Both run as one loop over frames with preallocated results, and carry a hand-written backward loop, because on CPU autograd of
-the same Python loop records several nodes a frame and copies a full [F, N] gradient for every one of them. There is no
-closed form over cumulative products here: dividing by (or taking logarithms of) prod(a) loses all digits once gates saturate.
-N is walked in blocks that stay in cache while F runs, so that memory is read once rather than once an operation.
+Each is one loop over frames that writes into a preallocated result (one fused operation a frame), and a hand-written
+backward: one reverse loop for the true recurrence, then whole-tensor operations for everything that is not one. Autograd
+of the same Python loop records four nodes a frame and allocates for each. There is deliberately no closed form over
+cumulative products: dividing by prod(a), or taking its logarithm, loses every digit once gates saturate.
 
-Cost: O(F N) work, 2 x [F, N] saved for backward. Double backward is not supported (it raises).
+Cost: O(F N) work; 3 [F, N] tensors kept for backward. Double backward is not supported (it raises).
+Walking N in cache-sized blocks was measured and does not help: whole frames stream well enough (docs/tff.md).
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_BLOCK_BYTES = 1 << 18  # one frame's block of one operand; about five are live at once
-
 
 def gated_memory(a_FN: Tensor, x_FN: Tensor) -> Tensor:
-    """Memory branch of the paper (eq. 2): an exponential moving average with a gate for each element and frame.
+    """Memory branch of the paper (eq. 2): a running average with a gate for each element and frame.
 
     Args:
         a_FN: gates in [0, 1], ``[F, ...]``; 1 keeps the past, 0 takes the new frame.
         x_FN: inputs of the same shape.
 
     Returns:
-        ``m`` of the same shape and of x's dtype. Half-precision inputs are accumulated in float32.
+        ``m``, of x's shape and dtype. Half-precision inputs are accumulated in float32.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     return _in_float(_GatedMemory, a_FN, x_FN)
 
@@ -38,10 +40,10 @@ def gated_memory(a_FN: Tensor, x_FN: Tensor) -> Tensor:
 def release_memory(a_FN: Tensor, x_FN: Tensor) -> Tensor:
     """Memory branch as the TempFlex release computes it: ``m_f = sum_{i<=f} w_i (1 - a_i) x_i``.
 
-    ``w_0 = 1`` and ``w_i = prod_{j=i-1}^{F-1} a_j``: the weight of frame i does not depend on f, so nothing decays as f grows,
-    and it multiplies the gates of *later* frames in, so the future leaks into earlier frames.
+    ``w_0 = 1`` and ``w_i = prod_{j=i-1}^{F-1} a_j``. The weight of frame i does not depend on f, so nothing decays as f
+    grows; and it contains the gates of frames after f, so the future leaks into earlier frames.
 
-    Args and returns as :func:`gated_memory`.
+    Args, returns and raises as :func:`gated_memory`.
     """
     return _in_float(_ReleaseMemory, a_FN, x_FN)
 
@@ -50,98 +52,78 @@ def _in_float(function: type[torch.autograd.Function], a: Tensor, x: Tensor) -> 
     if a.shape != x.shape:
         raise ValueError(f"gates {tuple(a.shape)} and inputs {tuple(x.shape)} must have one shape")
     dtype = torch.promote_types(torch.promote_types(a.dtype, x.dtype), torch.float32)
-    return function.apply(a.to(dtype), x.to(dtype)).to(x.dtype)
-
-
-def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """The tensors as lists of [F, n] views over the same columns, n small enough for cache on CPU (all of N elsewhere)."""
-    flat = [t.reshape(t.shape[0], -1) for t in tensors]
-    columns = flat[0].shape[1]
-    width = columns if flat[0].is_cuda else max(1, _BLOCK_BYTES // flat[0].element_size())
-    return [tuple(t[:, start : start + width] for t in flat) for start in range(0, columns, width)]
+    return function.apply(a.to(dtype).contiguous(), x.to(dtype).contiguous()).to(x.dtype)
 
 
 class _GatedMemory(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a: Tensor, x: Tensor) -> Tensor:
-        a, x = a.contiguous(), x.contiguous()
         m = torch.empty_like(x)
-        for a_Fn, x_Fn, m_Fn in _blocks(a, x, m):
-            torch.sub(x_Fn[0], x_Fn[0] * a_Fn[0], out=m_Fn[0])
-            for f in range(1, len(x_Fn)):
-                torch.lerp(x_Fn[f], m_Fn[f - 1], a_Fn[f], out=m_Fn[f])
+        a_F, x_F, m_F = a.unbind(0), x.unbind(0), m.unbind(0)
+        torch.addcmul(x_F[0], a_F[0], x_F[0], value=-1, out=m_F[0])
+        for f in range(1, len(x_F)):
+            torch.lerp(x_F[f], m_F[f - 1], a_F[f], out=m_F[f])
         ctx.save_for_backward(a, x, m)
         return m
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        # d_f = dL/dm_f in full: what leaves at frame f plus what later frames kept of it, a_{f+1} d_{f+1}.
+        # d_f = dL/dm_f through every path: what leaves at frame f, and what the next frame kept of it.
         a, x, m = ctx.saved_tensors
-        grad = grad.contiguous()
-        da, dx = torch.empty_like(a), torch.empty_like(x)
-        for g_Fn, a_Fn, x_Fn, m_Fn, da_Fn, dx_Fn in _blocks(grad, a, x, m, da, dx):
-            d, kept = torch.empty_like(g_Fn[0]), torch.zeros_like(g_Fn[0])
-            for f in range(len(x_Fn) - 1, -1, -1):
-                torch.add(g_Fn[f], kept, out=d)
-                torch.mul(a_Fn[f], d, out=kept)
-                torch.sub(d, kept, out=dx_Fn[f])
-                if f:
-                    torch.sub(m_Fn[f - 1], x_Fn[f], out=da_Fn[f])
-                else:
-                    torch.neg(x_Fn[f], out=da_Fn[f])
-                da_Fn[f].mul_(d)
-        return da, dx
+        d = torch.empty_like(x)
+        grad_F, a_F, d_F = grad.unbind(0), a.unbind(0), d.unbind(0)
+        d_F[-1].copy_(grad_F[-1])
+        for f in range(len(d_F) - 2, -1, -1):
+            torch.addcmul(grad_F[f], a_F[f + 1], d_F[f + 1], out=d_F[f])
+        da = torch.empty_like(a)
+        torch.sub(m[:-1], x[1:], out=da[1:])
+        torch.neg(x[0], out=da[0])
+        da.mul_(d)
+        return da, d.addcmul_(a, d, value=-1)  # dx = (1 - a) d
 
 
 class _ReleaseMemory(torch.autograd.Function):
+    # tail_f = prod_{j>=f} a_j, so w_i = tail_{i-1} for i >= 1.
+
     @staticmethod
     def forward(ctx, a: Tensor, x: Tensor) -> Tensor:
-        a, x = a.contiguous(), x.contiguous()
-        w, m = torch.empty_like(x), torch.empty_like(x)
-        for a_Fn, x_Fn, w_Fn, m_Fn in _blocks(a, x, w, m):
-            frames = len(x_Fn)
-            later = a_Fn[frames - 1]  # prod_{j > f} a_j
-            for f in range(frames - 2, -1, -1):
-                later = torch.mul(later, a_Fn[f], out=w_Fn[f + 1])
-            w_Fn[0].fill_(1.0)
-            for f in range(frames):
-                torch.sub(x_Fn[f], a_Fn[f] * x_Fn[f], out=m_Fn[f])
-                m_Fn[f].mul_(w_Fn[f])
-                if f:
-                    m_Fn[f].add_(m_Fn[f - 1])
-        ctx.save_for_backward(a, x, w)
+        tail = torch.empty_like(a)
+        a_F, tail_F = a.unbind(0), tail.unbind(0)
+        tail_F[-1].copy_(a_F[-1])
+        for f in range(len(a_F) - 2, -1, -1):
+            torch.mul(tail_F[f + 1], a_F[f], out=tail_F[f])
+        m = torch.addcmul(x, a, x, value=-1)
+        m[1:].mul_(tail[:-1])
+        m_F = m.unbind(0)
+        for f in range(1, len(m_F)):
+            m_F[f].add_(m_F[f - 1])
+        ctx.save_for_backward(a, x, tail)
         return m
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        # s_i = sum_{f>=i} g_f reaches frame i's term w_i (1-a_i) x_i. The gate a_j sits in that term for i = j, and inside every
-        # w_i with 1 <= i <= j + 1; w_i / a_j is the product without a_j = (prod_{i-1..j-1} a) * (prod_{j+1..} a), so
-        # dw = h_j * prod_{k>j} a_k with h_j = u_{j+1} + a_{j-1} h_{j-1}, u_i = s_i (1-a_i) x_i (i >= 1): no division.
-        a, x, w = ctx.saved_tensors
-        grad = grad.contiguous()
-        da, dx = torch.empty_like(a), torch.empty_like(x)
-        for g_Fn, a_Fn, x_Fn, w_Fn, da_Fn, dx_Fn in _blocks(grad, a, x, w, da, dx):
-            frames = len(x_Fn)
-            s, u_Fn = torch.zeros_like(g_Fn[0]), torch.empty_like(g_Fn)
-            for f in range(frames - 1, -1, -1):
-                s.add_(g_Fn[f])
-                torch.mul(s, w_Fn[f], out=dx_Fn[f])
-                torch.mul(dx_Fn[f], x_Fn[f], out=da_Fn[f]).neg_()
-                torch.mul(s, x_Fn[f], out=u_Fn[f])
-                u_Fn[f].addcmul_(u_Fn[f], a_Fn[f], value=-1.0)
-                dx_Fn[f].addcmul_(dx_Fn[f], a_Fn[f], value=-1.0)
-            h = torch.zeros_like(g_Fn[0])
-            for j in range(frames):
-                if j:
-                    h.mul_(a_Fn[j - 1])
-                if j + 1 < frames:
-                    h.add_(u_Fn[j + 1])
-                if j + 2 < frames:  # prod_{k>j} a_k = w_{j+2}
-                    da_Fn[j].addcmul_(h, w_Fn[j + 2])
-                elif j + 2 == frames:
-                    da_Fn[j].addcmul_(h, a_Fn[frames - 1])
-                else:
-                    da_Fn[j].add_(h)
-        return da, dx
+        # s_i = sum_{f>=i} grad_f is what reaches the term w_i v_i, v_i = (1 - a_i) x_i.
+        # A gate a_j sits in v_j, and in w_i for 1 <= i <= j + 1, where the product without a_j is
+        # (prod_{i-1 <= k < j} a_k) tail_{j+1}. So the second share is h_j tail_{j+1} with
+        # h_j = s_{j+1} v_{j+1} + a_{j-1} h_{j-1}: a recurrence again, and no division by a gate.
+        a, x, tail = ctx.saved_tensors
+        s = torch.empty_like(x)
+        grad_F, a_F, s_F = grad.unbind(0), a.unbind(0), s.unbind(0)
+        frames = len(s_F)
+        s_F[-1].copy_(grad_F[-1])
+        for f in range(frames - 2, -1, -1):
+            torch.add(s_F[f + 1], grad_F[f], out=s_F[f])
+
+        h = torch.addcmul(x, a, x, value=-1).mul_(s)  # row j + 1 holds h_j; row 0 is unused
+        h_F = h.unbind(0)
+        for f in range(2, frames):
+            h_F[f].addcmul_(a_F[f - 2], h_F[f - 1])
+
+        s[1:].mul_(tail[:-1])  # s w
+        da = torch.mul(s, x).neg_()
+        da[:-1].addcmul_(h[1:], tail[1:])
+        if frames > 1:  # the last gate: h_{F-1} = a_{F-2} h_{F-2}, and nothing comes after it
+            da[-1].addcmul_(a_F[-2], h_F[-1])
+        return da, s.addcmul_(a, s, value=-1)
