@@ -1,9 +1,10 @@
 """LLaVA-style JSONL: one conversation a line, about at most one image or video.
 
-A row: ``id``; ``image`` or ``video`` (a path relative to the file's folder) or neither; ``conversations``, alternating
-``{"from": "human"}`` and ``{"from": "gpt"}``; optionally ``skill``, ``choices`` (lists, one entry a gpt turn, when there
-are several), ``min_frames`` and ``frames``. The mark ``<image>`` or ``<video>`` must occur exactly once in a row with
-media; it is taken out of the question, because media always come first. No torch here; about 30 us a row.
+A row: ``id``; ``image`` or ``video`` (a path relative to the file's folder) or neither; ``conversations``,
+human and gpt in turn; optionally ``skill`` and ``choices`` (lists, one entry a gpt turn, when there are
+several), ``min_frames`` and ``frames``. The mark ``<image>`` or ``<video>`` must occur exactly once in a
+row with media; it is taken out of the question, because media always come first. About 30 us a row: one
+pass, one directory listing a media folder.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ def load_source(
     """The samples of a JSONL file, in file order.
 
     Args:
-        path: the file. Skills are checked against a ``skills.json`` (a list) or ``world.json`` (key ``skills``) in its
-            folder or the folder above; without one any word is a skill.
+        path: the file. Skills are checked against a ``skills.json`` (a list) or ``world.json`` (key
+        ``skills``)
+            in its folder or the folder above; without one any word is a skill.
         limit: at most so many samples; rows after the last one needed are not looked at.
         skills: keep only turns of these skills, and only samples with such a turn.
 
     Raises:
-        DataError: the first row that cannot be used, named as ``file:line``; a file that is missing or empty; skills that
-            no row has.
+        DataError: the first row that cannot be used, named as ``file:line``; a file that is missing or empty;
+            skills that no row has.
     """
     path = Path(path)
     declared = declared_skills(path)
@@ -98,7 +100,7 @@ def scan_source(path: Path, declared: frozenset[str] | None) -> Iterator[Sample 
 
 
 def declared_skills(path: Path) -> frozenset[str] | None:
-    """The skills that a ``skills.json`` or ``world.json`` beside or above the file declares; None if there is none."""
+    """The skills that a ``skills.json`` or ``world.json`` beside or above the file declares, or None."""
     for folder in (path.parent, path.parent.parent):
         for name in ("skills.json", "world.json"):
             file = folder / name
@@ -250,7 +252,7 @@ def _conversation(row: dict[str, Any], kind: str | None) -> list[str]:
 
 
 def _unmark(value: str, mark: str) -> str:
-    """The text around the mark; ``<image>\\nwhat?``, ``what?\\n<image>`` and ``see <image> here`` all read well."""
+    """The text around the mark, which may stand before, after or within it."""
     before, after = (part.strip() for part in value.split(mark))
     text = f"{before} {after}".strip()
     if not text:
@@ -268,7 +270,7 @@ def _per_turn(row: dict[str, Any], key: str, count: int, default: Any) -> list[A
 
 
 def _choices(row: dict[str, Any], count: int) -> list[tuple[str, ...]]:
-    """Choices a turn: a flat list belongs to the only turn (or to all), a list of lists has one entry a turn."""
+    """Choices a turn: a flat list belongs to every turn, a list of lists has one entry a turn."""
     value = row.get("choices") or []
     if not isinstance(value, list):
         _bad(f"its choices are {value!r}, not a list", "Write a list of texts")

@@ -1,6 +1,7 @@
-"""Glyphworld: real handwritten digits, tinted and placed on a small canvas, as image and video files with known answers.
+"""Glyphworld: real handwritten digits on a small canvas, as image and video files with known answers.
 
-Public face: :func:`make_glyphworld`, :class:`World` and the word lists. See ``data/glyphworld.md`` for the dataset card.
+Public face: :func:`make_glyphworld`, :class:`World` and the word lists. The dataset card is
+``data/glyphworld.md``.
 """
 
 from .make import SIZES, World, make_glyphworld

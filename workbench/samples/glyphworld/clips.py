@@ -1,7 +1,8 @@
 """Clips that carry several questions, composed so that a quota of questions a skill is met exactly.
 
-Each clip takes the feasible set of temporal skills that are most behind their quota, then static skills likewise; space
-is what limits it: a mover needs a lane of two quadrants, an order pair two, a change or a brief digit one, the light none.
+Each clip takes the feasible set of temporal skills that are most behind their quota, then static skills
+likewise. Space is what limits it: a mover needs a lane of two quadrants, an order pair two, a change or a
+brief digit one, the light none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from .questions import Question, static_question, static_skills, temporal_question, video_caption
 from .scene import GRID, Deck, Light, Scene, Track
-from .timing import FRAMES, draw_times, lane_positions, lit, shown
+from .timing import FRAMES, direction_known, draw_times, lane_positions, lit, min_frames, shown
 from .words import COUNTS, STATIC_SKILLS, TEMPORAL_SKILLS
 
 TEMPORAL_SETS = [set(c) for size in (1, 2, 3) for c in combinations(TEMPORAL_SKILLS, size)]
@@ -40,7 +41,7 @@ def quadrants_needed(temporal: set[str]) -> int:
 def compose(
     quota: dict[str, int], deck: Deck, held_out: bool = False, rows_per_clip: int = 4
 ) -> Iterator[ClipPlan]:
-    """Clips until every skill of ``quota`` has exactly its number of questions; at most ``rows_per_clip`` a clip."""
+    """Clips until every skill of ``quota`` has its number of questions, ``rows_per_clip`` at most a clip."""
     left = Counter({skill: count for skill, count in quota.items() if count > 0})
     while +left:
         temporal = _temporal_set(left, quota, rows_per_clip, deck.rng)
@@ -135,7 +136,7 @@ def _clip(deck: Deck, temporal: set[str], static: set[str], held_out: bool) -> C
 
 
 def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[str, tuple[int, str]]]:
-    """A digit that crosses the canvas in a row or a column; the quadrants that stay free; what its questions need.
+    """A digit that crosses the canvas: its track, words for the caption, free quadrants, needs of its questions.
 
     Asked for its speed it gets faster or slower; otherwise it is steady.
     """
@@ -162,8 +163,6 @@ def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[
 
 
 def _direction_need(position: np.ndarray) -> int:
-    from .timing import direction_known, min_frames
-
     need = min_frames(lambda at: direction_known(position, at))
     assert need is not None  # all 32 frames show every hop
     return need

@@ -1,4 +1,4 @@
-"""Write a whole world: render into a temporary sibling folder, then rename, so a half-made world is never seen."""
+"""Write a whole world: render beside the target, then rename, so a half-made world is never seen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS_PER_CLIP = 4
 
 @dataclass(frozen=True)
 class World:
-    """A world on disk. ``manifest`` is the content of ``world.json``; ``created`` is False if it was there already."""
+    """A world on disk. ``manifest`` is its ``world.json``; ``created`` is False if it was there already."""
 
     path: Path
     manifest: dict[str, Any]
@@ -57,11 +57,11 @@ def make_glyphworld(
     """Render glyphworld into ``out`` (made whole or not at all); the same arguments give the same bytes.
 
     Args:
-        out: the folder to make. If it holds this very world, nothing is done; anything else there is an error.
+        out: the folder to make. If it holds this very world, nothing is done; anything else is an error.
         seed: of everything but the split of the glyphs, which is the same in every world.
         size: "small" (32x32 pixels) or "large" (64x64).
         train_images: images, each with four or five questions of different skills and a caption.
-        train_video_questions: about four share a clip; 40 % static, the rest temporal, balanced over the skills.
+        train_video_questions: about four share a clip; 40 % static, 60 % temporal, balanced over skills.
         calibration_questions: like the training ones, on clips of their own.
         test_images, test_video_questions: one question a row, balanced, with held-out glyphs and phrasings.
 
@@ -129,7 +129,7 @@ def _existing(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def _atomically(out: Path, request: dict[str, Any]) -> Iterator[Path]:
-    """A temporary sibling of ``out`` that takes its place if the block succeeds and vanishes if it does not."""
+    """A temporary sibling of ``out`` that takes its place if the block succeeds and vanishes otherwise."""
     asked = f"make a glyphworld in {out}"
     temporary = out.parent / f".{out.name}.making-{os.getpid()}"
     try:

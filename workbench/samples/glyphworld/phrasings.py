@@ -1,8 +1,9 @@
 """Several phrasings a skill; some are held out for the test split.
 
-A held-out phrasing is another sentence made only of words that occur in training phrasings (of any skill), so a
-word-level tokenizer built from training text knows all its words. ``{x}`` is an object by colour ("red digit") or by
-name ("seven"); ``{c}`` a colour word; ``{d}`` a digit word; ``{a}``, ``{b}`` two colours; ``{w}`` the compared word.
+A held-out phrasing is another sentence made only of words that occur in training phrasings (of any skill),
+so a word-level tokenizer built from training text knows all its words. Slots: ``{x}`` an object by colour
+("red digit") or by name ("seven"), ``{c}`` a colour, ``{d}`` a digit word, ``{a}`` and ``{b}`` two colours,
+``{w}`` the word asked about ("larger", "first").
 """
 
 from __future__ import annotations
@@ -126,7 +127,6 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-# a held-out sentence may use a word that only another skill's training sentences hold, "flashes" for example
 
 IMAGE_CAPTION = "describe the image."
 VIDEO_CAPTION = "describe the video."

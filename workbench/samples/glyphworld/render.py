@@ -1,8 +1,9 @@
 """Scenes to pixels, and pixels to files: PNG for images, QuickTime Animation (lossless RGB) for clips.
 
-Codec, measured on 32-frame clips with noise, one thread (see ``benchmarks`` in the dataset card): QuickTime Animation
-encodes in 2 ms and decodes in 2 ms; FFV1 18 and 16 ms, libx264rgb 6 and 16 ms. All are exact; noise compresses badly, so
-their sizes differ by 15 % only. Every frame is a key frame, so seeking is exact in any reader.
+The codec was chosen by measurement (``benchmarks/codec.py``; its table is in the dataset card): QuickTime
+Animation encodes and decodes a 32-frame clip several times faster than FFV1 and libx264rgb; all are exact,
+and noise compresses so badly that sizes hardly differ. Every frame is a key frame, so seeking is exact in
+any reader.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     for track in scene.tracks:
         frame = np.flatnonzero(track.visible)
         colour = np.tile(np.asarray(COLOURS[track.colour], np.float32), (len(frame), 1))
-        if track.new_colour is not None:
+        if track.new_colour is not None and track.change_frame is not None:
             colour[frame >= track.change_frame] = COLOURS[track.new_colour]
         row, column = track.cells[frame].T
         under = canvas[frame, row, :, column]  # [n, cell, cell, 3]
@@ -71,7 +72,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
-    """One .mov from uint8 ``[F, H, W, 3]`` at 8 fps: lossless, one thread, no dates or encoder tags, so equal bytes."""
+    """One .mov from uint8 ``[F, H, W, 3]`` at 8 fps: lossless, one thread, no dates or encoder tags."""
     import av
 
     with av.open(str(path), "w", format="mov", options={"fflags": "+bitexact"}) as container:

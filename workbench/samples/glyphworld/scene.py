@@ -1,4 +1,4 @@
-"""What is on the canvas: tracks of digits on a 4x4 grid of cells, at most one digit a quadrant, and a light."""
+"""What is on the canvas: digits on a 4x4 grid of cells, at most one a quadrant, and a light."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ GRID = 4  # cells a side; a quadrant is 2x2 cells
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One digit through F frames. ``cells`` int ``[F, 2]`` (row, column), ``visible`` bool ``[F]``, ``glyph`` indexes load_digits."""
+    """One digit through F frames.
+
+    ``cells`` int ``[F, 2]`` (row, column), ``visible`` bool ``[F]``; ``glyph`` indexes ``load_digits``.
+    """
 
     role: str  # "still" | "mover" | "change" | "order" | "brief"
     digit: int
@@ -102,7 +105,7 @@ def image_scene(deck: Deck, objects: int) -> Scene:
 
 @cache
 def glyph_split() -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-    """Train (1,347) and test (450) glyph indices of load_digits by digit; the same split for every world seed."""
+    """Train (1,347) and test (450) glyph indices of load_digits by digit; the same split in every world."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

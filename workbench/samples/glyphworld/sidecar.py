@@ -1,4 +1,4 @@
-"""Ground truth of a scene for ``objects.jsonl``: boxes in pixels (x0, y0, x1, y1; half-open) and times in frames."""
+"""Ground truth for ``objects.jsonl``: boxes in pixels (x0, y0, x1, y1; half-open) and times in frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .timing import FPS
 
 
 def describe(media: str, scene: Scene, size: int) -> dict[str, Any]:
-    """One sidecar row. ``box`` is where the object stands; movers have ``boxes``, one a frame from first to last."""
+    """One sidecar row. ``box`` is where an object stands; movers have ``boxes``, one a frame."""
     objects = [_digit(track, size // GRID) for track in scene.tracks]
     if scene.light is not None:
         side = size // 2

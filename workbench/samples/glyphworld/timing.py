@@ -1,15 +1,15 @@
 """When things happen in a clip, and the smallest frame count that can tell.
 
-``min_frames`` is never guessed: for n in 1, 2, 4, 8, 16, 32 the frames that midpoint sampling takes are looked at, and
-n is enough when they determine the answer; the result is the smallest n that is enough together with every larger one.
-Event times are drawn from complete enumerations sorted by that number, so each skill's demand for frames is a choice
-(``DEMAND``) and not an accident.
+``min_frames`` is never guessed: for n in 1, 2, 4, 8, 16, 32 the frames that midpoint sampling takes are
+looked at, and n is enough when they determine the answer; the result is the smallest n that is enough
+together with every larger one. Event times are drawn from complete enumerations sorted by that number, so
+each skill's demand for frames is a choice (``DEMAND``) and not an accident.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -39,7 +39,7 @@ def midpoints(n: int, frames: int = FRAMES) -> Times:
 
 
 def min_frames(determined: Callable[[Sequence[int]], bool]) -> int | None:
-    """Smallest n whose sampled frames determine the answer, as do those of every larger n; None if all frames do not."""
+    """Smallest n whose sampled frames determine the answer, as every larger n does; None if 32 do not."""
     best = None
     for n in reversed(SAMPLE_COUNTS):
         if not determined(midpoints(n)):
@@ -88,7 +88,7 @@ def brief_known(visible: np.ndarray, at: Sequence[int]) -> bool:
 
 
 def flash_known(light: np.ndarray, at: Sequence[int]) -> bool:
-    """As many separate bright runs among the sampled frames as there are flashes (sampling can only lose runs)."""
+    """As many bright runs among the sampled frames as there are flashes (sampling can only lose runs)."""
     return _runs(light[list(at)]) == _runs(light)
 
 
@@ -98,8 +98,8 @@ def _runs(on: np.ndarray) -> int:
 
 @cache
 def _speed_family() -> tuple[list[tuple[str, Times]], np.ndarray, np.ndarray]:
-    """All changing movers: (answer, hops), their positions in both directions ``[2M, 32]``, and which get faster ``[2M]``."""
-    family = []
+    """All movers that change: (answer, hops); positions, both directions, ``[2M, 32]``; faster? ``[2M]``."""
+    family: list[tuple[str, Times]] = []
     for long in range(10, 15):
         for short in range(3, 6):
             for start in range(2, FRAMES - 2 - long - short):
@@ -122,8 +122,9 @@ def speed_known(position: np.ndarray, at: Sequence[int]) -> bool:
 def schedules(skill: str, answer: str = "") -> dict[int, list[Times]]:
     """All event times of a skill (those with ``answer`` for speed and flash), sorted by the frames they need.
 
-    Meaning of the times: direction and speed: three hops; order: two appearances; change: the first frame of the new
-    colour; brief: first and last frame; flash: the starts of the flashes, two frames long.
+    The times are, for direction and speed, three hops; for order, two appearances; for change, the first
+    frame of the new colour; for brief, the first and last frame; for flash, the starts of flashes two
+    frames long.
     """
     table: dict[int, list[Times]] = {}
     for times, determined in _enumerate(skill, answer):
@@ -133,33 +134,33 @@ def schedules(skill: str, answer: str = "") -> dict[int, list[Times]]:
     return table
 
 
-def _enumerate(skill: str, answer: str):
+def _enumerate(skill: str, answer: str) -> Iterator[tuple[Times, Callable[[Sequence[int]], bool]]]:
+    """Every schedule with its test "do the frames at these indices determine the answer?"."""
     if skill == "direction":
         for dwell in range(6, 11):
             for start in range(3, FRAMES - 3 - 2 * dwell):
                 hops = (start, start + dwell, start + 2 * dwell)
-                yield hops, lambda at, p=lane_positions(hops): direction_known(p, at)
+                yield hops, partial(direction_known, lane_positions(hops))
     elif skill == "speed":
-        for kind, hops in _speed_family()[0]:
+        for kind, schedule in _speed_family()[0]:
             if kind == answer:
-                yield hops, lambda at, p=lane_positions(hops): speed_known(p, at)
+                yield schedule, partial(speed_known, lane_positions(schedule))
     elif skill == "order":
         for first in range(1, FRAMES - 3):
             for second in range(first + 1, min(first + 17, FRAMES - 1)):
-                yield (first, second), lambda at, a=shown(first), b=shown(second): order_known(a, b, at)
+                yield (first, second), partial(order_known, shown(first), shown(second))
     elif skill == "change":
         for moment in range(3, FRAMES - 2):
-            yield (moment,), lambda at, m=moment: change_known(m, at)
+            yield (moment,), partial(change_known, moment)
     elif skill == "brief":
         for first in range(1, FRAMES - 3):
-            for length in range(1, 9):
-                last = first + length - 1
-                if last < FRAMES - 2:
-                    yield (first, last), lambda at, v=shown(first, last): brief_known(v, at)
+            for last in range(first, min(first + 8, FRAMES - 2)):
+                yield (first, last), partial(brief_known, shown(first, last))
     elif skill == "flash":
-        for gaps in combinations(range(1, FRAMES - 2 - 3 * (int(answer) - 1)), int(answer)):
+        flashes = int(answer)
+        for gaps in combinations(range(1, FRAMES - 2 - 3 * (flashes - 1)), flashes):
             starts = tuple(start + 3 * i for i, start in enumerate(gaps))
-            yield starts, lambda at, on=lit(starts): flash_known(on, at)
+            yield starts, partial(flash_known, lit(starts))
 
 
 def draw_times(skill: str, rng: np.random.Generator, answer: str = "") -> tuple[Times, int]:
