@@ -1,0 +1,392 @@
+"""``Run``: one directory, the only truth about one training or evaluation. ``docs/formats.md`` describes every file.
+
+Opening reads; the first write takes the writer's lock, cuts off torn tails and cleans up what a crash left. So a
+finished run opens at once, from any number of processes, and a crashed one is repaired by whoever resumes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench import __version__
+from workbench.errors import DiskFullError, Interrupted
+from workbench.runs import checkpoints, lock
+from workbench.runs.environment import differences, environment
+from workbench.runs.events import EventLog, last_event, read_events, utc_now
+from workbench.runs.files import RunError, check_name, is_disk_full, pretty_json, write_atomic
+from workbench.runs.metrics import MetricsWriter, read_metrics
+from workbench.runs.status import LOST_AFTER_S, Heart, RunStatus, run_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+META, RECIPE, ENVIRONMENT, RESERVE = "run.json", "recipe.yaml", "environment.json", "reserve"
+REQUESTS = ("stop", "checkpoint")
+FOLDERS = ("metrics", "scores", "checkpoints", "control")
+RESERVE_BYTES = 16384  # given back when the disk is full, so that the reason of the end can still be written
+Reason = Literal["finished", "interrupted", "failed"]
+
+_writers: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()
+
+
+class Run:
+    """A run directory. Use ``Run.create`` or ``Run.open``; all methods are safe to call from several threads.
+
+    Attributes:
+        directory: where it lives.
+        meta: the contents of ``run.json`` (``format``, ``created``, ``workbench`` and what the creator gave).
+    """
+
+    def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
+        self.directory, self.meta = directory, meta
+        self._guard = threading.RLock()
+        self._events: EventLog | None = None
+        self._metrics: MetricsWriter | None = None
+        self._heart: Heart | None = None
+
+    # -- opening ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        directory: str | Path,
+        recipe_yaml: str,
+        meta: Mapping[str, Any] | None = None,
+        resume: bool = True,
+    ) -> Run:
+        """Make a run, or open the one that is there.
+
+        Args:
+            directory: made with its parents when missing.
+            recipe_yaml: the resolved recipe, stored as ``recipe.yaml``.
+            meta: JSON values for ``run.json``; ``recipe_hash`` among them decides whether a run that is there was
+                made with the same recipe (without it the text does).
+            resume: open an existing run; False refuses it.
+
+        Raises:
+            RunError: another recipe's run, a foreign directory, or a run that exists although ``resume`` is False.
+            DiskFullError: no room.
+        """
+        directory, meta = Path(directory), dict(meta or {})
+        if (directory / META).exists():
+            if not resume:
+                raise RunError(
+                    "create a run",
+                    "there is one already",
+                    "Choose another directory, or resume it",
+                    str(directory),
+                )
+            run = cls.open(directory)
+            run._check_recipe(recipe_yaml, meta)
+            return run
+        ours = {RECIPE, ENVIRONMENT, RESERVE, lock.FILE, *FOLDERS}  # left by a crash during creation
+        if directory.exists() and (
+            not directory.is_dir() or not {p.name for p in directory.iterdir()} <= ours
+        ):
+            raise RunError(
+                "create a run here",
+                "there are other files",
+                "Choose an empty or new directory",
+                str(directory),
+            )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock.acquire(directory)
+            for folder in FOLDERS:
+                (directory / folder).mkdir(exist_ok=True)
+        except OSError as error:
+            if is_disk_full(error):
+                raise DiskFullError(
+                    "create a run", "no space is left", "Free some space and try again", str(directory)
+                ) from error
+            raise RunError(
+                "create a run",
+                str(error.strerror or error),
+                "Choose a directory you may write to",
+                str(directory),
+            ) from error
+        write_atomic(directory / RECIPE, recipe_yaml.encode())
+        write_atomic(directory / ENVIRONMENT, pretty_json(environment()))
+        write_atomic(directory / RESERVE, b"\0" * RESERVE_BYTES, sync=False)
+        full = {"format": FORMAT, "created": utc_now(), "workbench": __version__, **meta}
+        write_atomic(directory / META, pretty_json(full))  # last: from here on it is a run
+        run = cls(directory, full)
+        run._open_writers()
+        run.event("start", pid=os.getpid())
+        return run
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Run:
+        """Open an existing run for reading; writing begins with the first call that writes.
+
+        Raises:
+            RunError: no run there, or one written by a newer version.
+        """
+        directory = Path(directory)
+        try:
+            meta = json.loads((directory / META).read_bytes())
+            version = int(meta["format"])
+        except FileNotFoundError as error:
+            raise RunError(
+                "open a run",
+                f"it has no {META}",
+                "Name a run directory (`workbench runs` lists them)",
+                str(directory),
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                "open a run",
+                f"its {META} is not readable ({error})",
+                "Restore the file",
+                str(directory / META),
+            ) from error
+        if version > FORMAT:
+            raise RunError(
+                "open a run",
+                f"it has format {version}, this workbench knows up to {FORMAT}",
+                "Update the workbench",
+                str(directory / META),
+            )
+        return cls(directory, meta)
+
+    def _check_recipe(self, recipe_yaml: str, meta: dict[str, Any]) -> None:
+        before, now = self.meta.get("recipe_hash"), meta.get("recipe_hash")
+        known = before is not None and now is not None
+        if (
+            (before == now)
+            if known
+            else ((self.directory / RECIPE).read_text(encoding="utf-8") == recipe_yaml)
+        ):
+            return
+        raise RunError(
+            "resume this run",
+            "it was made with another recipe",
+            f"See what differs with `workbench recipe diff {self.directory / RECIPE} YOUR.yaml`; then use the old "
+            "recipe, choose another output directory, or delete this one",
+            str(self.directory),
+        )
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def _open_writers(self) -> None:
+        key = self.directory.resolve()
+        other = _writers.get(key)
+        if other is not None and other is not self:
+            other._close_files()  # its rows are in the tail file already, nothing is lost
+        lock.acquire(self.directory)
+        checkpoints.clean(self.directory)
+        for leftover in self.directory.rglob("*.tmp"):
+            leftover.unlink(missing_ok=True)
+        for folder in FOLDERS:
+            (self.directory / folder).mkdir(exist_ok=True)
+        self._events = EventLog(self.directory)
+        self._metrics = MetricsWriter(self.directory)
+        self._heart = Heart(self.directory)
+        _writers[key] = self
+
+    def _log(self) -> EventLog:
+        """The event log, opened for writing; a session that takes over an unfinished run says so first."""
+        if self._events is None:
+            self._open_writers()
+            assert self._events is not None and self._heart is not None
+            life = last_event(self.directory, ("start", "finish"))
+            if (
+                life is None or life.get("reason") != "finished"
+            ):  # scores may be added to a finished run as it is
+                self.requests()  # a stop meant for the session before
+                before = json.loads((self.directory / ENVIRONMENT).read_bytes())
+                changed = differences(before, environment())
+                self._events.append("reopen", {"pid": os.getpid(), "environment_changed": changed})
+                self._heart.write()
+        return self._events
+
+    def event(self, kind: str, **data: Any) -> int:
+        """Append one event; its keys stand beside ``seq``, ``time`` and ``kind``. Returns its number.
+
+        Raises:
+            DiskFullError: no room; the log is as before.
+            ValueError: a key called seq or time.
+        """
+        with self._guard:
+            number = self._log().append(kind, data)
+            if kind == "start" and self._heart is not None:
+                self._heart.write()
+            return number
+
+    def metric(self, step: int, **row: Any) -> None:
+        """Add one row of metrics for ``step`` (counted over the whole run, not a stage). Survives ``kill -9``.
+
+        Raises:
+            DiskFullError: no room; all rows before are safe.
+        """
+        with self._guard:
+            self._log()
+            assert self._metrics is not None and self._heart is not None
+            self._metrics.append({"step": int(step), **row})
+            if isinstance(row.get("loss"), int | float):
+                self._heart.loss = float(row["loss"])
+
+    def drop_after(self, step: int) -> None:
+        """After a resume at a checkpoint made after ``step`` steps: metric rows of later steps no longer count.
+
+        A row of ``step`` itself stays, unless the resumed session writes that step again. So no step is read twice,
+        whether steps are counted from 0 or from 1.
+        """
+        with self._guard:
+            self._log()
+            assert self._metrics is not None
+            self._metrics.drop_after(step)
+
+    def write_scores(self, name: str, table: pd.DataFrame) -> Path:
+        """Write ``scores/<name>.parquet`` whole or not at all; a table of that name is replaced."""
+        check_name("score table", name)
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        with self._guard:
+            self._log()
+            path = self.directory / "scores" / f"{name}.parquet"
+            write_atomic(path, buffer.getvalue())
+        return path
+
+    @contextlib.contextmanager
+    def checkpoint_dir(self, name: str) -> Iterator[Path]:
+        """Yield a directory to fill; it becomes ``checkpoints/<name>`` when the block succeeds and goes when it fails.
+
+        Raises:
+            DiskFullError: no room, also when the library that writes says so only in words.
+        """
+        self._log()
+        with checkpoints.writing(self.directory, name) as partial:
+            yield partial
+        self.event("checkpoint", name=name)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints.complete(self.directory)
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint; None when there is none. Raises ``CheckpointError`` when it was cut."""
+        return checkpoints.latest(self.directory)
+
+    def prune_checkpoints(self, keep: str, prefix: str = "") -> None:
+        """Delete the complete checkpoints whose names begin with ``prefix``, all but ``keep``."""
+        self._log()
+        checkpoints.prune(self.directory, keep, prefix)
+
+    def beat(self, step: int, total: int) -> None:
+        """Say that ``step`` of ``total`` is done; cheap enough for every step (written about once a second)."""
+        with self._guard:
+            self._log()
+            assert self._heart is not None
+            self._heart.beat(step, total)
+
+    def finish(self, reason: Reason, error: str | None = None) -> None:
+        """Seal everything, write why the run ended, let go of the directory.
+
+        On a full disk the room reserved at creation is given back, so that the reason can still be written.
+        """
+        with self._guard:
+            log = self._log()
+            assert self._metrics is not None and self._heart is not None
+            data: dict[str, Any] = {"reason": reason} | ({} if error is None else {"error": error})
+            try:
+                self._metrics.seal()
+                self._heart.write()
+                log.append("finish", data)
+            except DiskFullError:
+                (self.directory / RESERVE).unlink(missing_ok=True)
+                log.append("finish", data)
+            self._close_files()
+
+    def close(self) -> None:
+        """Seal the metrics and let go of the directory without an end (the run then reads as lost until resumed)."""
+        with self._guard:
+            if self._metrics is not None:
+                try:
+                    self._metrics.seal()
+                finally:
+                    self._close_files()
+
+    def _close_files(self) -> None:
+        with self._guard:
+            if self._events is not None and self._metrics is not None:
+                self._events.close()
+                self._metrics.close_files()
+                lock.release(self.directory)
+            self._events = self._metrics = self._heart = None
+            _writers.pop(self.directory.resolve(), None)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Leaving with an exception ends the run as interrupted or failed; leaving without one only closes it."""
+        if error is None or self._events is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt | Interrupted):
+            self.finish("interrupted")
+        else:
+            self.finish("failed", str(error) or type(error).__name__)
+
+    # -- the drop box -----------------------------------------------------------------------------------------
+
+    def ask(self, request: Literal["stop", "checkpoint"]) -> None:
+        """Ask the process that writes this run to stop (saving first) or to checkpoint at its next step."""
+        if request not in REQUESTS:
+            raise RunError(
+                f"ask a run to {request!r}", "it does not know that", f"Use one of {', '.join(REQUESTS)}"
+            )
+        (self.directory / "control").mkdir(exist_ok=True)
+        write_atomic(self.directory / "control" / request, b"", sync=False)
+
+    def requests(self) -> frozenset[str]:
+        """What was asked since the last call; each request is taken once."""
+        asked = set()
+        for name in REQUESTS:
+            try:
+                (self.directory / "control" / name).unlink()
+                asked.add(name)
+            except FileNotFoundError:
+                continue
+        return frozenset(asked)
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def status(self, lost_after_s: float = LOST_AFTER_S) -> RunStatus:
+        """What the run is doing, from its files alone."""
+        return run_status(self.directory, lost_after_s)
+
+    def events(self, from_seq: int = 0) -> list[dict[str, Any]]:
+        """See ``read_events``."""
+        return read_events(self.directory, from_seq)
+
+    def metrics(self) -> pd.DataFrame:
+        """See ``read_metrics``."""
+        return read_metrics(self.directory)
+
+    def scores(self) -> pd.DataFrame:
+        """See ``read_scores``."""
+        return read_scores(self.directory)
+
+
+def read_scores(directory: str | Path) -> pd.DataFrame:
+    """Every score table of a run below one another, with its name in the column ``table``.
+
+    Returns:
+        One row a question (columns: ``docs/formats.md``); an empty frame with the column ``table`` when there are none.
+    """
+    import pandas as pd
+
+    paths = sorted((Path(directory) / "scores").glob("*.parquet"))
+    frames = [pd.read_parquet(path).assign(table=path.stem) for path in paths]
+    frames = [frame for frame in frames if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"table": pd.Series(dtype="str")})
