@@ -61,6 +61,8 @@ class TokenMap:
 
     def where(self, kind: str) -> np.ndarray:
         """Positions of one kind, int64, ascending. Raises ValueError for an unknown kind."""
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind {kind!r} of position; kinds are {', '.join(KINDS)}")
         return np.flatnonzero(self.kind == KINDS.index(kind))
 
     @property

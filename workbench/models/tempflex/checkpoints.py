@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from workbench.errors import CheckpointError, RecipeError
 from workbench.models.tempflex.configuration import TempFlexConfig
@@ -80,8 +82,22 @@ def save_tempflex(
     model: TempFlexForConditionalGeneration, processor: TempFlexProcessor, directory: str | Path
 ) -> None:
     """Model (safetensors), processor and tokenizer in one folder, which ``load_tempflex`` reads."""
-    model.save_pretrained(directory)
+    with without_bars():
+        model.save_pretrained(directory)
     processor.save_pretrained(directory)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers inside: ours are of training, and these models load in
+    milliseconds."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_tempflex(
@@ -107,7 +123,8 @@ def load_tempflex(
     wanted = apply_aliases(overrides)
     add = _plan_overrides(config, wanted, asked)
     check_weights(path, config, asked)
-    model = TempFlexForConditionalGeneration.from_pretrained(path, config=config, dtype=dtype or "auto")
+    with without_bars():
+        model = TempFlexForConditionalGeneration.from_pretrained(path, config=config, dtype=dtype or "auto")
     if add:
         for name, value in add.items():
             setattr(config, name, value)

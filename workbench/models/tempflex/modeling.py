@@ -31,6 +31,7 @@ from workbench.models.tempflex.visual import (
     group_patches,
     in_order,
     pool_time,
+    repeat_media,
     runs_of_equal_frames,
 )
 from workbench.models.videolm import Prepared
@@ -187,7 +188,7 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         counts = self.media_tokens(grids)
         if len(places) != sum(counts):
             raise ValueError(
-                f"input_ids holds {len(places)} visual placeholders (id {self.config.visual_token_id}), but its "
+                f"input_ids holds {len(places)} visual placeholders (id {self.config.visual_token_id}), its "
                 f"{len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare text and frames "
                 "together, and never cut a conversation inside its visual tokens"
             )
@@ -329,6 +330,32 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not first:
             inputs["pixel_values"] = inputs["grids"] = None
         return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **inputs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Beams and several answers: media are repeated with their rows (transformers would repeat single
+        patches)."""
+        pixels, grids = inputs.pop("pixel_values", None), inputs.pop("grids", None)
+        expanded, inputs = GenerationMixin._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **inputs
+        )
+        if grids is not None and expand_size > 1:
+            pixels, grids = repeat_media(
+                pixels, as_grids(grids), self._media_rows(input_ids, grids), expand_size
+            )
+        return expanded, inputs | ({} if grids is None else {"pixel_values": pixels, "grids": grids})
+
+    def _media_rows(self, input_ids: Tensor, grids: Tensor) -> list[int]:
+        """The row of each medium, from the placeholders of the rows."""
+        room = (input_ids == self.config.visual_token_id).sum(1).tolist()
+        rows, row = [], 0
+        for count in self.media_tokens(grids):
+            while row < len(room) - 1 and room[row] == 0:
+                row += 1
+            rows.append(row)
+            room[row] -= count
+        return rows
 
     # ------------------------------------------------------------------------------------------ VideoLM
 

@@ -88,3 +88,14 @@ def in_order(groups: Sequence[tuple[list[int], Tensor]], counts: Sequence[int]) 
         for i, part in zip(members, rows.split([counts[i] for i in members]), strict=True):
             parts[i] = part
     return torch.cat([part for part in parts if part is not None])
+
+
+def repeat_media(
+    pixel_values: Tensor, grids: Sequence[Grid], rows: Sequence[int], times: int
+) -> tuple[Tensor, Tensor]:
+    """Media of a batch whose every row is repeated ``times`` (row 0, row 0, row 1, row 1 ...); ``rows[i]`` is
+    medium i's row."""
+    parts = split_media(pixel_values, grids)
+    order = [i for _, run in groupby(range(len(grids)), key=lambda i: rows[i]) for i in list(run) * times]
+    repeated = torch.tensor([grids[i] for i in order], dtype=torch.long, device=pixel_values.device)
+    return torch.cat([parts[i] for i in order]), repeated
