@@ -21,8 +21,8 @@ PARAMETERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fps": (("rate", "max_frames"), ("min_frames",)),
     "column": ((), ()),
     "keywords": (("rules",), ("frames",)),
-    "classifier": ((), ("choices", "epsilon")),
-    "oracle": (("epsilon",), ("choices",)),
+    "classifier": ((), ("choices", "epsilon", "pilot")),
+    "oracle": (("epsilon",), ("choices", "pilot")),
     "random_matched": (("like",), ()),
     "uniform_choice": (("choices",), ()),
 }
@@ -50,6 +50,8 @@ class FrameSettings(Protocol):
     def like(self) -> str | None: ...
     @property
     def epsilon(self) -> float | None: ...
+    @property
+    def pilot(self) -> str | None: ...
 
 
 def check_settings(section: FrameSettings) -> None:
@@ -63,7 +65,7 @@ def check_settings(section: FrameSettings) -> None:
     given = [name for name in NAMES if getattr(section, name) is not None]
     asked = f"use the frame policy `{section.policy}`"
     takes = f"it needs {_list(needed)} and may have {_list(optional)}"
-    missing = [name for name in needed if not getattr(section, name) and getattr(section, name) != 0]
+    missing = [name for name in needed if getattr(section, name) in (None, (), {})]
     if missing:
         raise RecipeError(asked, f"it lacks {_list(missing)}", f"Set it under `frames`: {takes}")
     extra = [name for name in given if name not in needed + optional]

@@ -82,12 +82,13 @@ def make_plan(
     for ref in (s.media for s in samples if s.media is not None):
         if ref.path not in infos:
             infos[ref.path] = _info(reader, ref)
-    films = [s for s in samples if s.is_video and s.media and not isinstance(infos[s.media.path], str)]
-    clips = [info for s in films if s.media and isinstance(info := infos[s.media.path], ClipInfo)]
+    known = [(s, infos[s.media.path]) for s in samples if s.is_video and s.media is not None]
+    films = [sample for sample, info in known if isinstance(info, ClipInfo)]
+    clips = [info for _, info in known if isinstance(info, ClipInfo)]
     answers = iter(policy.requested(films, clips, seed) if films else [])
     rows: list[tuple[str, int, int, int, str, str]] = []
     for sample in samples:
-        info = infos[sample.media.path] if sample.media is not None else None
+        info: ClipInfo | str | None = infos[sample.media.path] if sample.media is not None else None
         if info is None:
             wanted, available, reason = 0, 0, "text"
         elif isinstance(info, str):

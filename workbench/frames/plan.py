@@ -123,7 +123,7 @@ class FramePlan:
 
     def histogram(self) -> dict[int, int]:
         """Videos that can be read, by frames used: ``{2: 100, 16: 40}``, smallest count first."""
-        return {int(k): int(v) for k, v in self.videos()["used"].value_counts().sort_index().items()}
+        return dict(sorted(Counter(self.videos()["used"].tolist()).items()))
 
     def mean_frames(self) -> float:
         """Mean frames used over the videos that can be read; 0.0 without any."""
@@ -165,8 +165,8 @@ class FramePlan:
                     "name images that can be read, and at least one copy",
                 )
         values = [int(count) for count in counts.values()]
-        for column, value in (("requested", values), ("used", values), ("reason", "copies")):
-            table.iloc[rows, table.columns.get_loc(column)] = value
+        table.loc[rows, "requested"] = table.loc[rows, "used"] = values
+        table.loc[rows, "reason"] = "copies"
         return FramePlan(table, {**self.metadata, "copies": True})
 
     # -- files -------------------------------------------------------------------------------------
