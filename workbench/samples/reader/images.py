@@ -1,0 +1,56 @@
+"""Still images, and folders of them, read in this process with Pillow."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from workbench.samples.reader.faults import media_error, stat_media
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+FOLDER_FPS = 1.0
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """uint8 ``[H, W, 3]`` RGB, turned upright by its EXIF orientation, alpha dropped.
+
+    Raises ``MediaError``: missing, empty, truncated, broken (also for an image so large that it looks like an attack).
+    """
+    found = stat_media(path)
+    if os.path.isdir(path):
+        raise media_error("broken", path, "it is a folder, not an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255 instead of scaling
+                    grey = np.asarray(image, dtype=np.float64)
+                    return np.repeat((grey * (255 / 65535)).round().astype(np.uint8)[..., None], 3, axis=2)
+                upright = ImageOps.exif_transpose(image)
+                return np.array(upright.convert("RGB"), dtype=np.uint8)
+    except UnidentifiedImageError:
+        raise media_error("broken", path, f"its {found.st_size} bytes fit no image format") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise media_error("broken", path, f"it is implausibly large ({error})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        kind = "truncated" if "truncated" in str(error).lower() else "broken"
+        raise media_error(kind, path, f"Pillow cannot decode it ({error})") from None
+
+
+def folder_images(path: str | os.PathLike[str]) -> list[Path]:
+    """The images of a folder in natural order (``f2.png`` before ``f10.png``). Raises ``MediaError`` (no_video)."""
+    images = [entry for entry in Path(path).iterdir() if entry.suffix.lower() in SUFFIXES]
+    if not images:
+        raise media_error("no_video", path, f"the folder holds no image ({', '.join(sorted(SUFFIXES))})")
+    return sorted(images, key=lambda entry: natural_key(entry.name))
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Numbers compare as numbers, the rest as text; ``01`` and ``1`` keep a stable order."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p.casefold()) for p in parts if p)
