@@ -29,9 +29,10 @@ def render_table(results: StudyResults) -> str:
     text = [_format(HEADER, widths), "  ".join("-" * width for width in widths)]
     text += [_format(line, widths) for line in lines]
     seeds = len(results.seeds)
+    over = f"{seeds} seeds" if seeds > 1 else "questions"
     text += [
         "",
-        f"{results.name}: % right, ± half a 95% interval, {seeds} seed{'s' if seeds > 1 else ''}; s = training seconds of one seed.",
+        f"{results.name}: % right, ± half a 95% interval over {over}; s = training seconds of one seed.",
     ]
     if seeds == 1:
         text.append("One seed: differences between training runs are not measured.")
