@@ -1,4 +1,4 @@
-"""`workbench data make`: render a world; `workbench data check`: look at every row of a dataset file before training."""
+"""`workbench data make`: render a world; `workbench data check`: look at every row of a dataset file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     make = verbs.add_parser(
         "make",
         help="render a world of images and clips",
-        description="The same arguments give the same bytes. A folder that holds this very world is left as it is.",
+        description="The same arguments give the same bytes. A folder that holds this world is left alone.",
     )
     make.add_argument("world", choices=["glyphworld"], help="handwritten digits on a small canvas")
     make.add_argument("--out", type=Path, required=True, help="the folder to make")

@@ -29,8 +29,7 @@ def load_source(
 
     Args:
         path: the file. Skills are checked against a ``skills.json`` (a list) or ``world.json`` (key
-        ``skills``)
-            in its folder or the folder above; without one any word is a skill.
+            ``skills``) in its folder or the folder above; without one any word is a skill.
         limit: at most so many samples; rows after the last one needed are not looked at.
         skills: keep only turns of these skills, and only samples with such a turn.
 
@@ -140,7 +139,7 @@ class _Listing:
         if folder not in self.names:
             try:
                 self.names[folder] = frozenset(os.listdir(folder))
-            except OSError:
+            except (OSError, ValueError):  # not a folder, or a name that no folder can have
                 self.names[folder] = frozenset()
         return Path(folder, name) if name in self.names[folder] else None
 
@@ -154,6 +153,8 @@ def _parse(line: bytes, start: int) -> dict[str, Any]:
         _bad(f"it is not JSON ({error})", "Write one JSON object a line")
     except RecursionError:
         _bad("its JSON is nested too deeply", "Write one flat JSON object a line")
+    if b"\\ud" in line and any("\ud800" <= c <= "\udfff" for c in json.dumps(row, ensure_ascii=False)):
+        _bad("an escape like \\ud800 in it is half a character", "Write both halves, or the character itself")
     if not isinstance(row, dict):
         _bad(f"it is a JSON {type(row).__name__}, not an object", "Write one JSON object a line")
     return row

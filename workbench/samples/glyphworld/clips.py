@@ -136,7 +136,7 @@ def _clip(deck: Deck, temporal: set[str], static: set[str], held_out: bool) -> C
 
 
 def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[str, tuple[int, str]]]:
-    """A digit that crosses the canvas: its track, words for the caption, free quadrants, needs of its questions.
+    """A digit that crosses the canvas: track, words for the caption, free quadrants, needs of its questions.
 
     Asked for its speed it gets faster or slower; otherwise it is steady.
     """

@@ -60,7 +60,7 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "which is {w}, {a} or {b}?",
             "is the {a} or {b} digit {w}?",
             "what number is {w}, {a} or {b}?",
-            "name the {w} one, {a} or {b}.",
+            "name the {w} digit, {a} or {b}.",
         ),
         "test": ("which digit is {w}, {a} or {b}?", "is {a} or {b} the {w} number?"),
     },

@@ -88,7 +88,7 @@ def static_question(scene: Scene, skill: str, held_out: bool, rng: np.random.Gen
 def temporal_question(
     scene: Scene, skill: str, need: int, held_out: bool, rng: np.random.Generator, answer: str = ""
 ) -> Question:
-    """The question of a temporal skill that ``need`` frames answer; direction, speed, flash bring ``answer``."""
+    """A temporal question that ``need`` frames answer; direction, speed and flash bring their ``answer``."""
     by_role = {t.role: t for t in scene.tracks}
     if skill == "flash":
         return Question(skill, ask(skill, held_out, rng), answer, COUNTS, need)

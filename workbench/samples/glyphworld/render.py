@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,15 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
     """One .mov from uint8 ``[F, H, W, 3]`` at 8 fps: lossless, one thread, no dates or encoder tags."""
     import av
 
-    with av.open(str(path), "w", format="mov", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("qtrle", rate=FPS, options={"flags": "+bitexact"})
+    content = BytesIO()  # so that a full disk is an OSError like any other
+    with av.open(content, "w", format="mov", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("qtrle", rate=FPS, options={"flags": "+bitexact", "g": "1"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24"
-        stream.gop_size = 1
         stream.codec_context.thread_count = 1
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    path.write_bytes(content.getvalue())
