@@ -1,6 +1,7 @@
 """Temporal Fiber Fusion (TFF): the stack of layers between the visual encoder and the patch merger.
 
-Axes: L layers, B clips, F frames, P patches, D channels. The layers are in fusion_layer.py (paper) and fusion_release.py.
+Axes: L layers, B clips, F frames, P patches, D channels. The layers: fusion_layer.py (paper),
+fusion_release.py.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ __all__ = ["FusionWeights", "TemporalFiberFusion", "aliased_frequencies"]
 class FusionWeights:
     """What every layer did to one batch, without gradients; see :class:`LayerWeights` for the meaning.
 
-    beta ``[L, B, P, 3]``, norms ``[L, B, F, P, 3]`` (L2 over D, before weighting; order local, memory, periodic),
-    gates ``[L, B, F, P]`` (mean over D).
+    beta ``[L, B, P, 3]``, norms ``[L, B, F, P, 3]`` (L2 over D, before weighting; order local, memory,
+    periodic), gates ``[L, B, F, P]`` (mean over D).
     """
 
     beta: Tensor
@@ -43,14 +44,14 @@ class FusionWeights:
 class TemporalFiberFusion(nn.Module):
     """A stack of TFF layers, ``[B, F, P, D]`` to the same shape.
 
-    Clips of different F or P do not share a batch: every frame counts in the circular kernel, the cosines and the means, so
-    padding would change the result. Group clips of one (F, P) together.
+    Clips of different F or P do not share a batch: every frame counts in the circular kernel, the cosines and
+    the means, so padding would change the result. Group clips of one (F, P) together.
 
     Args:
         dim: channels D.
         depth: layers; 4 in the paper and in the released scripts.
         local_hidden: hidden width of the MLP that makes the local kernel; D if None.
-        ffn_hidden: hidden width of the refining FFN; 2 D if None. The release doubles it (4 D), as its code does.
+        ffn_hidden: hidden width of the refining FFN; 2 D if None. The release variant doubles it (4 D).
         frequencies: w of the periodic branch.
         variant: "paper" (eq. 1-5) or "release" (the code of 2025-12).
     """
@@ -82,9 +83,13 @@ class TemporalFiberFusion(nn.Module):
         """Fuse ``[B, F, P, D]`` features along time.
 
         Returns:
-            ``[B, F, P, D]``, or with ``return_weights`` that and :class:`FusionWeights` (costs three norms a layer).
+            ``[B, F, P, D]`` (a transposed view when B > 1); with ``return_weights`` that and
+            :class:`FusionWeights`.
+
+        Raises:
+            ValueError: x is not ``[B, F, P, dim]`` with at least one frame.
         """
-        if x_BFPD.dim() != 4 or x_BFPD.shape[-1] != self.dim:
+        if x_BFPD.dim() != 4 or x_BFPD.shape[-1] != self.dim or x_BFPD.shape[1] == 0:
             raise ValueError(f"expected [B, F, P, {self.dim}], got {list(x_BFPD.shape)}")
         seen: list[LayerWeights] = []
         x_FBPD = x_BFPD.transpose(0, 1).contiguous()  # frames first inside; free for one clip

@@ -1,14 +1,15 @@
 """One layer of Temporal Fiber Fusion: the frame that both variants share, and the paper's variant.
 
-Axes: F frames, B clips, P patches, D channels; J = 3 branches or taps. Layers keep frames first, so that one frame of a
-whole batch is one contiguous block. A *fiber* is one patch position of a clip followed through time: ``x[:, b, p, :]``.
+Axes: F frames, B clips, P patches, D channels; J = 3 branches or taps. Layers keep frames first, so that one
+frame of a whole batch is one contiguous block. A *fiber* is one patch position of a clip followed through
+time: ``x[:, b, p, :]``.
 
-    1. local     a kernel of three frames, made from the fiber's mean, convolved circularly with it        (eq. 1)
-    2. memory    a gated running average along the fiber                                                    (eq. 2)
-    3. periodic  the fiber under cosines of fixed frequencies                                               (eq. 3)
-    4. fusion    one softmax triple a fiber, constant in time, weighs the three branches into y             (eq. 4)
+    1. local     a kernel of three frames, made from the fiber's mean, convolved circularly with it  (eq. 1)
+    2. memory    a gated running average along the fiber                                             (eq. 2)
+    3. periodic  the fiber under cosines of fixed frequencies                                        (eq. 3)
+    4. fusion    one softmax triple a fiber, constant in time, weighs the three branches into y      (eq. 4)
     5. context   y += gamma * mean over the frame's patches of y
-    6. refine    residual, LayerNorm and a gated FFN                                                        (eq. 5)
+    6. refine    residual, LayerNorm and a gated FFN                                                 (eq. 5)
 
 Variants differ in 2, 3 and 6 (``_memory``, ``_periodic``, ``_refine``); docs/tff.md sets them side by side.
 """
@@ -91,9 +92,10 @@ class FusionLayer(nn.Module):
 class PaperLayer(FusionLayer):
     """A layer as the paper writes it (eq. 1-5).
 
-    Parameters at D = 1152, local hidden 1152, FFN hidden 2304: 21,250,947 = 16 D^2 + 15 D + 3. This is the one layout of biases
-    that meets the paper's 21.25M: every linear map has one, but the five W_w of eq. 3 have none.
-    gamma starts at 0 [OURS: the paper does not say], so that context enters as training asks for it.
+    Parameters at D = 1152, local hidden 1152, FFN hidden 2304: 21,250,947 = 16 D^2 + 15 D + 3. Every linear
+    map has a bias but the five W_w of eq. 3, which are bare matrices as written: biases on them too would
+    make 21.26M, no bias anywhere 21.24M. gamma starts at 0 [OURS: the paper does not say], so context enters
+    as training asks for it.
     """
 
     def __init__(self, dim: int, local_hidden: int, ffn_hidden: int, frequencies: tuple[int, ...]) -> None:

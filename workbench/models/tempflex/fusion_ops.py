@@ -1,7 +1,8 @@
-"""Temporal Fiber Fusion's local and periodic branches, and what its frequencies mean at a given number of frames.
+"""Temporal Fiber Fusion's local and periodic branches, and what its frequencies mean at a given number of
+frames.
 
-Axes: F frames, B clips, P patches, D channels; W frequencies, J = 3 taps. A *fiber* is one patch position followed
-through time. Frames come first here, so that one frame of a whole batch is one contiguous block.
+Axes: F frames, B clips, P patches, D channels; W frequencies, J = 3 taps. A *fiber* is one patch position
+followed through time. Frames come first here, so that one frame of a whole batch is one contiguous block.
 
 Double backward is not supported (it raises).
 """
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Up to this many elements, one combined matrix a frame for all frames at once ([F, D, D]) is faster than pairing frames.
+# Up to this many elements, one combined matrix a frame for all frames at once ([F, D, D]) is faster than
+# pairing frames.
 _ALL_FRAMES_AT_ONCE = 1 << 20
 
 
 def periodic_gains(frames: int, frequencies: tuple[int, ...]) -> Tensor:
-    """``cos(2 pi w f / F)`` as float64 ``[F, W]`` on the CPU; w f is reduced modulo F first: exact to rounding."""
+    """``cos(2 pi w f / F)`` as float64 ``[F, W]`` on the CPU; w f is reduced modulo F first: exact to
+    rounding."""
     turns_FW = torch.outer(torch.arange(frames), torch.tensor(frequencies, dtype=torch.long)) % frames
     return torch.cos(turns_FW.double() * (2.0 * math.pi / frames))
 
@@ -28,13 +31,14 @@ def periodic_gains(frames: int, frequencies: tuple[int, ...]) -> Tensor:
 def aliased_frequencies(frames: int, frequencies: tuple[int, ...]) -> dict[int, list[int]]:
     """Which frequencies of the periodic branch cannot be told apart when a clip has ``frames`` frames.
 
-    On whole frames ``cos(2 pi w f / F)`` depends on w only through its folded value ``min(w mod F, F - w mod F)``.
+    On whole frames ``cos(2 pi w f / F)`` depends on w only through its folded value ``min(w mod F, F - w mod
+    F)``.
 
     Returns:
-        folded frequency -> the configured frequencies that fold to it, in the order given. Key 0 is a constant gain; a
-        list of several is one cosine counted several times; a frequency under a key other than itself (w > F / 2) is
-        seen as a slower one. (1, 2, 4, 8, 16) are five different cosines only from F = 32 on; at F = 1 all five fold
-        to 0, and the release's scalar gain is 5.
+        folded frequency -> the configured frequencies that fold to it, in the order given. Key 0 is a
+        constant gain; a list of several is one cosine counted several times; a frequency under a key other
+        than itself (w > F / 2) is seen as a slower one. (1, 2, 4, 8, 16) are five different cosines only from
+        F = 32 on; at F = 1 all five fold to 0, and the release's scalar gain is 5.
     """
     folded: dict[int, list[int]] = {}
     for w in frequencies:
@@ -44,7 +48,8 @@ def aliased_frequencies(frames: int, frequencies: tuple[int, ...]) -> dict[int, 
 
 
 def local_conv(k_JBPD: Tensor, x_FBPD: Tensor) -> Tensor:
-    """Circular depthwise convolution over three frames (eq. 1): ``L_f = k_0 x_{f-1} + k_1 x_f + k_2 x_{f+1}``, modulo F.
+    """Circular depthwise convolution over three frames (eq. 1): ``L_f = k_0 x_{f-1} + k_1 x_f + k_2
+    x_{f+1}``, modulo F.
 
     Args:
         k_JBPD: one kernel a fiber, ``[3, B, P, D]``.
@@ -85,11 +90,12 @@ def _three_taps(before: Tensor, now: Tensor, after: Tensor, x: Tensor) -> Tensor
 
 
 def periodic(x_FBPD: Tensor, weight_WDD: Tensor, frequencies: tuple[int, ...]) -> Tensor:
-    """Periodic branch of the paper (eq. 3): ``P_f = sum_w cos(2 pi w f / F) W_w x_f``, with ``W_w = weight_WDD[w]``.
+    """Periodic branch of the paper (eq. 3): ``P_f = sum_w cos(2 pi w f / F) W_w x_f``, with ``W_w =
+    weight_WDD[w]``.
 
-    The sum is folded into one matrix a frame, ``C_f = sum_w cos(2 pi w f / F) W_w``: one matrix product instead of W
-    for every token. Frames f and F - f share their matrix. Under autocast it runs in autocast's dtype; matrices are
-    combined, and their gradients summed, in float32 or better.
+    The sum is folded into one matrix a frame, ``C_f = sum_w cos(2 pi w f / F) W_w``: one matrix product
+    instead of W for every token. Frames f and F - f share their matrix. Under autocast it runs in autocast's
+    dtype; matrices are combined, and their gradients summed, in float32 or better.
 
     Args:
         x_FBPD: ``[F, B, P, D]``.
@@ -141,11 +147,12 @@ class _PairedPeriodic(torch.autograd.Function):
         return dx, dweight.to(weight.dtype), None
 
 
-def _combined(
-    weight: Tensor, gains: Tensor, dtype: torch.dtype
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+def _combined(weight: Tensor, gains: Tensor, dtype: torch.dtype) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """Yields ((f, F - f), C_f) over the frames that differ; a frame that is its own partner comes alone."""
     frames, columns_XW = len(gains), weight.to(gains.dtype).flatten(1).t()
     for f in range(frames // 2 + 1):
         partner = (frames - f) % frames
-        yield (f,) if partner == f else (f, partner), torch.mv(columns_XW, gains[f]).to(dtype).view(weight.shape[1:])
+        yield (
+            (f,) if partner == f else (f, partner),
+            torch.mv(columns_XW, gains[f]).to(dtype).view(weight.shape[1:]),
+        )

@@ -1,4 +1,5 @@
-"""One layer of Temporal Fiber Fusion as the TempFlex release of 2025-12 computes it (docs/tff.md: what differs, and why it matters)."""
+"""One layer of Temporal Fiber Fusion as the TempFlex release of 2025-12 computes it (docs/tff.md: what
+differs)."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ class ReleaseLayer(FusionLayer):
 
     memory: ``m_f = sum_{i<=f} w_i (1 - a_i) x_i`` (:func:`release_memory`): no decay, future gates leak.
     periodic: x times a fixed scalar a frame, ``sum_w cos(2 pi w f / F)``; no parameters; 5 at F = 1.
-    refine: ``o = x + LN1(y)``, ``z = o + FFN(LN2(o))``, FFN ``D -> 2 * ffn_hidden -> GELU -> 2D -> value * sigmoid(gate)``.
-    gamma starts at 1.
+    refine: ``o = x + LN1(y)``, ``z = o + FFN(LN2(o))``, FFN ``D -> 2 ffn_hidden -> GELU -> 2D -> value *
+    sigmoid``. gamma starts at 1.
 
     Parameters at D = 1152, local hidden 1152, FFN hidden 2304: 22,582,659 = 17 D^2 + 19 D + 3.
     """

@@ -3,8 +3,9 @@
 Axes: T frames (of any clips with one grid), P = rows x cols patches in raster order, D channels.
 
 ``2x2``     the paper: pixel unshuffle of stride 2, then a two-layer MLP.
-``strip4``  the release: RMSNorm of every patch, then groups of 4 *consecutive raster tokens*, then the MLP. Where the width is
-            not a multiple of 4, a strip runs over the end of a row into the next one, so a token can join two sides of a frame.
+``strip4``  the release: RMSNorm of every patch, then groups of 4 *consecutive raster tokens*, then the MLP.
+            Where the width is not a multiple of 4, a strip runs over the end of a row into the next one, so a
+            token can join two sides of a frame.
 """
 
 from __future__ import annotations
@@ -14,33 +15,42 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workbench.errors import WorkbenchError
+
 MergeMode = Literal["2x2", "strip4"]
 
 
+class GridError(WorkbenchError, ValueError):
+    """A patch grid that cannot be merged."""
+
+
+def _not_divisible(rows: int, cols: int, mode: str, rule: str) -> GridError:
+    todo = "resize the frame to a size the encoding allows, or choose the other merge mode"
+    return GridError(f"merge patches by {mode}", f"the grid is {rows} x {cols} patches, {rule}", todo)
+
+
 def merged_grid(rows: int, cols: int, mode: MergeMode) -> tuple[int, int]:
-    """Rows and columns of the merged tokens: ``(rows / 2, cols / 2)`` for 2x2; ``(rows, cols / 4)`` for strip4, or
-    ``(1, rows * cols / 4)`` when its strips wrap, because then they form no grid.
+    """Rows and columns of the merged tokens.
+
+    2x2: ``(rows / 2, cols / 2)``. strip4: ``(rows, cols / 4)``, or ``(1, rows * cols / 4)`` when its strips
+    wrap, because then they form no grid.
 
     Raises:
-        ValueError: the grid cannot be divided (2x2: odd rows or columns; strip4: rows * cols not a multiple of 4).
+        GridError: the grid cannot be divided (2x2: rows or cols odd; strip4: rows * cols % 4).
     """
     if mode == "2x2":
         if rows % 2 or cols % 2 or rows < 1 or cols < 1:
-            raise ValueError(
-                f"2x2 merging needs even rows and columns, got a grid of {rows} x {cols} patches"
-            )
+            raise _not_divisible(rows, cols, mode, "and both sides must be even")
         return rows // 2, cols // 2
     if mode != "strip4":
         raise ValueError(f"merge mode must be '2x2' or 'strip4', not {mode!r}")
     if rows * cols % 4 or rows < 1 or cols < 1:
-        raise ValueError(
-            f"strip4 merging needs rows x cols to be a multiple of 4, got {rows} x {cols} patches"
-        )
+        raise _not_divisible(rows, cols, mode, "and their number must be a multiple of 4")
     return (rows, cols // 4) if cols % 4 == 0 else (1, rows * cols // 4)
 
 
 def merged_cells(rows: int, cols: int, mode: MergeMode) -> list[list[tuple[int, int]]]:
-    """For every merged token, in the order the merger returns them, the four (row, column) patches it is made of.
+    """For every merged token, in the merger's order, the four (row, column) patches it is made of.
 
     The four are in the order in which their channels are joined. Raises as :func:`merged_grid`.
     """
@@ -74,10 +84,13 @@ class PatchMerger(nn.Module):
         self.mlp_out = nn.Linear(hidden or 4 * dim, out_dim)
 
     def forward(self, x_TPD: Tensor, rows: int, cols: int) -> Tensor:
-        """``[T, rows * cols, D]`` to ``[T, rows * cols / 4, out_dim]``; token i covers ``merged_cells(rows, cols, mode)[i]``.
+        """``[T, rows * cols, D]`` to ``[T, rows * cols / 4, out_dim]``.
+
+        Token i covers the patches ``merged_cells(rows, cols, mode)[i]``.
 
         Raises:
-            ValueError: the grid cannot be divided, or P is not rows * cols.
+            GridError: the grid cannot be divided.
+            ValueError: P is not rows * cols, or D is not dim.
         """
         out_rows, out_cols = merged_grid(rows, cols, self.mode)
         if x_TPD.dim() != 3 or x_TPD.shape[1:] != (rows * cols, self.dim):

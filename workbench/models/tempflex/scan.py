@@ -5,10 +5,11 @@ Axes: F frames first, then anything; written ``[F, N]``.
 ``gated_memory``    the paper's eq. 2, ``m_f = a_f * m_{f-1} + (1 - a_f) * x_f`` with ``m_{-1} = 0``.
 ``release_memory``  what the TempFlex release of 2025-12 computes instead.
 
-Each is one loop over frames that writes into a preallocated result (one fused operation a frame), and a hand-written
-backward: one reverse loop for the true recurrence, then whole-tensor operations for everything that is not one. Autograd
-of the same Python loop records four nodes a frame and allocates for each. There is deliberately no closed form over
-cumulative products: dividing by prod(a), or taking its logarithm, loses every digit once gates saturate.
+Each is one loop over frames that writes into a preallocated result (one fused operation a frame), and a
+hand-written backward: one reverse loop for the true recurrence, then whole-tensor operations for everything
+that is not one. Autograd of the same Python loop records four nodes a frame and allocates for each. There is
+deliberately no closed form over cumulative products: dividing by prod(a), or taking its logarithm, loses
+every digit once gates saturate.
 
 Cost: O(F N) work; 3 [F, N] tensors kept for backward. Double backward is not supported (it raises).
 Walking N in cache-sized blocks was measured and does not help: whole frames stream well enough (docs/tff.md).
@@ -40,8 +41,8 @@ def gated_memory(a_FN: Tensor, x_FN: Tensor) -> Tensor:
 def release_memory(a_FN: Tensor, x_FN: Tensor) -> Tensor:
     """Memory branch as the TempFlex release computes it: ``m_f = sum_{i<=f} w_i (1 - a_i) x_i``.
 
-    ``w_0 = 1`` and ``w_i = prod_{j=i-1}^{F-1} a_j``. The weight of frame i does not depend on f, so nothing decays as f
-    grows; and it contains the gates of frames after f, so the future leaks into earlier frames.
+    ``w_0 = 1`` and ``w_i = prod_{j=i-1}^{F-1} a_j``. The weight of frame i does not depend on f, so nothing
+    decays as f grows; and it contains the gates of frames after f, so the future leaks into earlier frames.
 
     Args, returns and raises as :func:`gated_memory`.
     """
