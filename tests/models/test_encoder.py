@@ -1,13 +1,14 @@
-"""Our vision tower against transformers' Siglip2VisionModel, and the position table against its definition."""
+"""Our vision tower against transformers' Siglip2VisionModel, and the position table against its
+definition."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from tests.models import worlds
 from transformers import Siglip2VisionConfig, Siglip2VisionModel
 
+from tests.models import worlds
 from workbench.models.tempflex import NaFlexEncoder, TempFlexVisionConfig
 from workbench.models.tempflex.encoder import from_siglip2, resize_table
 
@@ -51,7 +52,8 @@ def test_missing_weight_is_named(siglip):
 
 
 def bilinear(table: np.ndarray, to: tuple[int, int], antialias: bool) -> np.ndarray:
-    """Slow oracle in float64: a triangle filter over source entries, widened when shrinking if antialiased."""
+    """Slow oracle in float64: a triangle filter over source entries, widened when shrinking if
+    antialiased."""
     out = table.astype(np.float64)
     for axis in (0, 1):
         n, m = out.shape[axis], to[axis]

@@ -1,12 +1,13 @@
-"""Packing changes nothing but the cost: loss, logits and gradients equal those of one conversation at a time."""
+"""Packing changes nothing but the cost: loss, logits and gradients equal those of one conversation at a
+time."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import worlds
 from transformers import AttentionInterface
 
+from tests.models import worlds
 from workbench.training.packing import pack
 
 CASES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.models import worlds
 
+from tests.models import worlds
 from workbench.models.tempflex.merger import merged_cells
 from workbench.models.tokenmap import KINDS, TokenMap
 
@@ -21,7 +21,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_map_agrees_with_what_reaches_the_language_model(case):
-    """Brute force: paint one patch of one frame; the visual positions whose features move are those the map says.
+    """Brute force: paint one patch of one frame; the features that move are at the positions the map says.
 
     An encoder without attention between patches (its output projections zeroed) keeps patches apart.
     """
@@ -48,7 +48,7 @@ def test_map_agrees_with_what_reaches_the_language_model(case):
 
 @pytest.mark.parametrize("merge", ["2x2", "strip4"])
 def test_boxes_and_times(merge):
-    model, processor = worlds.model(merge=merge, pool_to=2, newline=True)
+    _, processor = worlds.model(merge=merge, pool_to=2, newline=True)
     clip = worlds.clip(5, 50, 30)  # resized to 48 x 32: boxes are in source pixels
     tm = processor.prepare(worlds.sample(5), clip).token_map
     assert tm.grid == (5, 4, 6) and tm.frame_size == (50, 30)

@@ -14,7 +14,7 @@ from workbench.samples.sample import Clip, ImageRef, Sample, Turn, VideoRef
 TEXTS = ["what colour comes first ?", "which digit is where ?", "red blue green", "0 1 2 3", "left or right"]
 
 
-def model(preset: str = "tiny", seed: int = 0, **options: Any):  # noqa: ANN201
+def model(preset: str = "tiny", seed: int = 0, **options: Any):
     options.setdefault("fusion_layers", 1)
     return new_tempflex(preset, seed, vocab_texts=TEXTS, **options)
 
@@ -38,7 +38,7 @@ def sample(frames: int, turns: int = 1) -> Sample:
 def mixed(
     processor,
     sizes=((1, 32, 32), (5, 32, 32), (0, 0, 0), (2, 48, 32), (1, 32, 48), (12, 32, 32), (5, 32, 32)),
-):  # noqa: ANN001, ANN201
+):
     """Prepared conversations: images, short and long clips of several shapes, text only."""
     return [
         processor.prepare(sample(f, 1 + i % 3), clip(f, w, h, seed=i) if f else None)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from workbench.errors import CheckpointError, RecipeError
 from workbench.models.tempflex.configuration import TempFlexConfig
-from workbench.models.tempflex.modeling import TempFlexForConditionalGeneration, make_fusion
+from workbench.models.tempflex.modeling import TempFlexForConditionalGeneration, make_fusion, without_bars
 from workbench.models.tempflex.presets import apply_aliases, preset_config, template_of
 from workbench.models.tempflex.processing import TempFlexProcessor
 from workbench.models.tempflex.tokenizer import build_word_tokenizer
@@ -82,22 +80,8 @@ def save_tempflex(
     model: TempFlexForConditionalGeneration, processor: TempFlexProcessor, directory: str | Path
 ) -> None:
     """Model (safetensors), processor and tokenizer in one folder, which ``load_tempflex`` reads."""
-    with without_bars():
-        model.save_pretrained(directory)
+    model.save_pretrained(directory)
     processor.save_pretrained(directory)
-
-
-@contextlib.contextmanager
-def without_bars() -> Iterator[None]:
-    """No progress bars of transformers inside: ours are of training, and these models load in
-    milliseconds."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def load_tempflex(
@@ -155,7 +139,7 @@ def _plan_overrides(config: TempFlexConfig, wanted: dict[str, Any], asked: str) 
     fusion = {k: v for k, v in wanted.items() if k.startswith("fusion_")}
     for name, value in wanted.items():
         if name in SWITCHES:
-            setattr(config, name, value)
+            _switch(config, name, value, asked)
         elif name not in fusion and getattr(config, name) != value:
             raise CheckpointError(
                 asked,
@@ -172,6 +156,16 @@ def _plan_overrides(config: TempFlexConfig, wanted: dict[str, Any], asked: str) 
                 "give the settings it was trained with, or start from a checkpoint without fusion",
             )
     return {}
+
+
+def _switch(config: TempFlexConfig, name: str, value: Any, asked: str) -> None:
+    try:
+        setattr(config, name, value)
+        config.validate()
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            asked, f"{name}={value!r}: {error}".replace("\n", " "), f"correct {name}"
+        ) from error
 
 
 def _headers(path: Path, asked: str) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,7 @@
 """Configuration of TempFlex-VL (science.md section 1): encoder, fusion, merger and language model in one JSON
 file."""
 
-from __future__ import annotations
-
+# No postponed annotations here: strict validates the types it finds, and strings it would not check.
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -58,8 +57,8 @@ class TempFlexConfig(PreTrainedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig, "vision_config": TempFlexVisionConfig}
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None  # a PreTrainedConfig once built; a dict or None when read
+    vision_config: Any = None
     fusion_depth: int = 0
     fusion_variant: Literal["paper", "release"] = "paper"
     fusion_frequencies: list[int] | tuple[int, ...] = (1, 2, 4, 8, 16)

@@ -9,8 +9,6 @@ patches).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,12 +88,12 @@ class NaFlexEncoder(PreTrainedModel):
     config_class = TempFlexVisionConfig
     config: TempFlexVisionConfig
     main_input_name = "patches_TPC"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
+    _no_split_modules = ["EncoderLayer"]  # noqa: RUF012 - declared by transformers
 
     def __init__(self, config: TempFlexVisionConfig) -> None:
         super().__init__(config)

@@ -165,7 +165,8 @@ def _boxes(placement: Placement) -> np.ndarray:
     for r in range(n_rows):
         for c in range(n_cols):
             tile = _grid_boxes(0, 0, width / n_cols, height / n_rows, side, side)
-            parts.append(tile + np.float32([c * width / n_cols, r * height / n_rows] * 2))
+            shift = np.array([c * width / n_cols, r * height / n_rows] * 2, dtype=np.float32)
+            parts.append(tile + shift)
     return np.concatenate(parts)
 
 

@@ -8,32 +8,25 @@ serve ``generate``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from workbench.models.tempflex.configuration import TempFlexConfig
 from workbench.models.tempflex.encoder import NaFlexEncoder
-from workbench.models.tempflex.encodings import visual_tokens
 from workbench.models.tempflex.fusion import TemporalFiberFusion
 from workbench.models.tempflex.masks import packed_masks
 from workbench.models.tempflex.merger import PatchMerger
 from workbench.models.tempflex.packed import NAME as PACKED
 from workbench.models.tempflex.packed import plan_packing
-from workbench.models.tempflex.visual import (
-    as_grids,
-    group_patches,
-    in_order,
-    pool_time,
-    repeat_media,
-    runs_of_equal_frames,
-)
+from workbench.models.tempflex.visual import VisualPath, as_grids, repeat_media
 from workbench.models.videolm import Prepared
 from workbench.samples.sample import Clip, Sample
 
@@ -52,21 +45,24 @@ class TempFlexOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class TempFlexForConditionalGeneration(VisualPath, PreTrainedModel, GenerationMixin):
     """The whole model. ``processor`` may be attached; ``prepare`` then delegates to it."""
 
     config_class = TempFlexConfig
     config: TempFlexConfig
+    encoder: NaFlexEncoder
+    language_model: Any  # Qwen3Model or Gemma3TextModel
+    lm_head: nn.Linear
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "video", "text")
+    input_modalities = ["image", "video", "text"]  # noqa: RUF012 - these are declared by transformers
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "language_model.embed_tokens.weight"}
-    _no_split_modules: ClassVar[list[str]] = ["EncoderLayer", "PaperLayer", "ReleaseLayer"]
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
+    _no_split_modules = ["EncoderLayer", "PaperLayer", "ReleaseLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: TempFlexConfig) -> None:
         super().__init__(config)
@@ -83,90 +79,6 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.gradient_checkpointing = False
         self.processor: Any = None
         self.post_init()
-
-    # ------------------------------------------------------------------------------------------ vision
-
-    @property
-    def fusion_active(self) -> bool:
-        """Whether clips pass through the fusion: it exists and ``config.use_fusion`` is on."""
-        return self.fusion is not None and self.config.use_fusion
-
-    def activate_fusion(self) -> None:
-        """Switch the fusion on (stage 3). Raises ValueError when the model was built without one."""
-        if self.fusion is None:
-            raise ValueError(
-                "this model has no Temporal Fiber Fusion: set fusion_depth (model.fusion_layers) above 0"
-            )
-        self.config.use_fusion = True
-
-    @property
-    def encoder_width(self) -> int:
-        return self.config.vision_config.hidden_size
-
-    def _encode(self, patches_TPC: Tensor, rows: int, cols: int) -> Tensor:
-        if self.config.encoding != "tiled":
-            return self.encoder(patches_TPC, rows, cols)
-        side = (
-            self.config.tile_size // self.config.vision_config.patch_size
-        )  # stacked views are encoded apart
-        views = patches_TPC.reshape(-1, side * side, patches_TPC.shape[-1])
-        return self.encoder(views, side, side).view(len(patches_TPC), rows * cols, -1)
-
-    def encode(self, pixel_values: Tensor, grids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Encoder features alone, grouped: (indices of the media ``[G]``, features ``[G, F, P, D_enc]``)."""
-        sizes = as_grids(grids)
-        for (rows, cols), members, patches in group_patches(pixel_values, sizes):
-            features = self._encode(patches, rows, cols)
-            at = start = 0
-            for clips, frames in runs_of_equal_frames(members, sizes):
-                part = features[at : at + clips * frames].view(clips, frames, rows * cols, -1)
-                yield torch.tensor(members[start : start + clips], device=features.device), part
-                at, start = at + clips * frames, start + clips
-
-    def _over_time(self, x_TPD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
-        """Fusion and averaging of ordered clips, ``[T, P, D]`` -> ``[T', P, D]``."""
-        pool_to = self.config.pool_to
-        if not self.fusion_active and (pool_to is None or runs[-1][1] <= pool_to):
-            return x_TPD
-        out, at = [], 0
-        for clips, frames in runs:
-            x_BFPD = x_TPD[at : at + clips * frames].view(clips, frames, *x_TPD.shape[1:])
-            at += clips * frames
-            if self.fusion_active and (frames > 1 or self.config.images == "through"):
-                x_BFPD = self._fuse(x_BFPD)
-            out.append(pool_time(x_BFPD, pool_to).flatten(0, 1))
-        return out[0] if len(out) == 1 else torch.cat(out)
-
-    def _fuse(self, x_BFPD: Tensor) -> Tensor:
-        assert self.fusion is not None
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(self.fusion, x_BFPD)
-        return self.fusion(x_BFPD)
-
-    def visual_features(self, pixel_values: Tensor, grids: Tensor | Sequence[Sequence[int]]) -> Tensor:
-        """What replaces the placeholders, ``[N, D]``, media in the order given (newlines included).
-
-        Args:
-            pixel_values: ``[T, patch_dim]``, patches of all media one after the other.
-            grids: ``[M, 3]``, (frames, rows, cols) in patches of each medium.
-
-        Raises:
-            ValueError: grids that do not add up to T, or cannot be merged.
-        """
-        sizes = as_grids(grids)
-        groups = []
-        for (rows, cols), members, patches in group_patches(pixel_values, sizes):
-            x = self._encode(patches, rows, cols)
-            x = self._over_time(x, runs_of_equal_frames(members, sizes))
-            x = self.merger(x, rows, cols)
-            if self.newline is not None:
-                x = torch.cat([x, self.newline.expand(len(x), 1, -1)], dim=1)
-            groups.append((members, x.flatten(0, 1)))
-        return in_order(groups, self.media_tokens(sizes))
-
-    def media_tokens(self, grids: Tensor | Sequence[Sequence[int]]) -> list[int]:
-        """Placeholders each medium needs, known before any computation."""
-        return [visual_tokens(g, self.config.pool_to, self.config.newline) for g in as_grids(grids)]
 
     # ------------------------------------------------------------------------------------------ language
 
@@ -188,9 +100,9 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         counts = self.media_tokens(grids)
         if len(places) != sum(counts):
             raise ValueError(
-                f"input_ids holds {len(places)} visual placeholders (id {self.config.visual_token_id}), its "
-                f"{len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare text and frames "
-                "together, and never cut a conversation inside its visual tokens"
+                f"input_ids holds {len(places)} visual placeholders (id {self.config.visual_token_id}); "
+                f"its {len(counts)} media give {sum(counts)} features ({_short(counts)}): prepare text and "
+                "frames together, and never cut a conversation inside its visual tokens"
             )
         features = self.visual_features(pixel_values, grids).to(embeds.dtype)
         return embeds.flatten(0, 1).index_copy(0, places, features).view_as(embeds)
@@ -323,10 +235,12 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden = self._hidden(embeds, *masks, use_cache=False, **inputs).last_hidden_state
         return self._logits(hidden[at[:, 0], at[:, 1]])
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Any, **kwargs: Any
+    ) -> dict[str, Any]:
         """Visual features enter once, with the prompt; later steps find them in the cache."""
         first = kwargs.get("is_first_iteration") or not kwargs.get("use_cache", True)
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[misc]
         if not first:
             inputs["pixel_values"] = inputs["grids"] = None
         return inputs
@@ -337,7 +251,7 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Beams and several answers: media are repeated with their rows (transformers would repeat single
         patches)."""
         pixels, grids = inputs.pop("pixel_values", None), inputs.pop("grids", None)
-        expanded, inputs = GenerationMixin._expand_inputs_for_generation(
+        expanded, inputs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size, is_encoder_decoder, input_ids, **inputs
         )
         if grids is not None and expand_size > 1:
@@ -385,6 +299,12 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             "llm": [f"language_model.layers.{i}.self_attn" for i in range(len(self.language_model.layers))],
         }
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, without its progress bar: a checkpoint in the middle of training should not
+        redraw the terminal."""
+        with without_bars():
+            super().save_pretrained(*args, **kwargs)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 
@@ -395,7 +315,7 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
+        self.lm_head = new_embeddings  # type: ignore[assignment]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -403,8 +323,8 @@ class TempFlexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         (``initializer_range``)."""
         if module is self.lm_head:
             nn.init.normal_(module.weight, std=self.config.text_config.initializer_range)
-        elif hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
 
 
 # so that transformers' Auto classes read our checkpoints
@@ -427,3 +347,16 @@ def make_fusion(config: TempFlexConfig) -> TemporalFiberFusion:
 def _short(counts: Sequence[int]) -> str:
     text = ", ".join(map(str, counts[:6]))
     return text + (", ..." if len(counts) > 6 else "")
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers inside: ours are of training, and these models load in
+    milliseconds."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -106,7 +106,7 @@ class TempFlexProcessor:
         """The mark that ends an answer."""
         return self.text_ids(self.template.end)[0]
 
-    def decode(self, ids: Tensor | Sequence[int]) -> str:
+    def decode(self, ids: Tensor | list[int]) -> str:
         """Text of generated ids, special marks left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
@@ -253,7 +253,7 @@ class TempFlexProcessor:
             name = json.loads((path / FILE).read_text(encoding="utf-8"))["template"]
             tokenizer = AutoTokenizer.from_pretrained(path)
             return cls(config or TempFlexConfig.from_pretrained(path), tokenizer, name)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"load the processor in {path}",
                 f"{type(error).__name__}: {error}",
