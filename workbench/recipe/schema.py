@@ -49,7 +49,9 @@ class DataSection(Section):
 class FramesSection(Section):
     """A frame policy and its parameters; which ones apply is checked by the policy itself at load."""
 
-    policy: Literal["fixed", "fps", "column", "keywords", "classifier", "oracle", "random_matched", "uniform_choice"] = "fixed"
+    policy: Literal[
+        "fixed", "fps", "column", "keywords", "classifier", "oracle", "random_matched", "uniform_choice"
+    ] = "fixed"
     frames: Positive | None = None  # fixed
     max_frames: Positive | None = None  # fps: hi
     min_frames: Positive | None = None  # fps: lo
@@ -101,7 +103,9 @@ class ArmSection(Section):
     title: str | None = None
     stages: tuple[StageSection, ...]
     model: dict[str, str | int | None] = {}
-    needs: tuple[str, ...] = ()  # arms that must be finished first (labels of a classifier, a matched histogram)
+    needs: tuple[
+        str, ...
+    ] = ()  # arms that must be finished first (labels of a classifier, a matched histogram)
     measure: MeasureSection | None = None
     first_seed_only: bool = False  # a pilot: trained once, shared by every seed
     shown: bool = True  # False: a helper arm, left out of score tables
