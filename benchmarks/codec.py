@@ -1,6 +1,6 @@
 """Which lossless codec for 32-frame clips? Encode and decode time, size, exactness in PyAV and decord.
 
-Run: python benchmarks/codec.py. One thread; the median of `REPEATS` files a codec. Read by data/glyphworld.md.
+Run: python benchmarks/codec.py. One thread; medians of `REPEATS` files. data/glyphworld.md quotes its table.
 """
 
 from __future__ import annotations
@@ -73,9 +73,8 @@ def main() -> None:
                         exact &= np.array_equal(decoded, frames)
                 size = path.stat().st_size / 1024
             e, p, d = (1000 * float(np.median(times[key])) for key in ("encode", "pyav", "decord"))
-            print(
-                f"{name:<22}{f'{side}x{side}':>8}{e:>11.1f}{p:>9.1f}{d:>11.1f}{size:>7.0f}  {'yes' if exact else 'NO'}"
-            )
+            told = "yes" if exact else "NO"
+            print(f"{name:<22}{f'{side}x{side}':>8}{e:>11.1f}{p:>9.1f}{d:>11.1f}{size:>7.0f}  {told}")
 
 
 if __name__ == "__main__":
