@@ -1,4 +1,4 @@
-"""What a schema cannot say: names that must exist, keys that exclude or need each other, arms that wait in a circle."""
+"""What a schema cannot say: names that must exist, keys that exclude each other, circles of arms."""
 
 from __future__ import annotations
 

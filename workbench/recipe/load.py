@@ -1,8 +1,8 @@
 """YAML file -> ``Recipe``: ``extends``, overrides, validation with file and line, hash, difference.
 
 Phases: read the file as a tree with places; put it on top of the file it ``extends`` (and so on up); put the
-overrides on top; validate against the schema; check what spans sections. Each failure is one ``RecipeError`` that
-names the place where the offending key was really written.
+overrides on top; validate against the schema; check what spans sections. Each failure is one
+``RecipeError`` that names the place where the offending key was really written.
 """
 
 from __future__ import annotations
@@ -152,9 +152,10 @@ def _put(node: Node, steps: list[str], value: Node, flag: Place, key: str) -> No
 def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 of what the recipe asks for, as 64 hexadecimal digits.
 
-    It covers every value, defaults included (a default that changes makes another experiment), in canonical JSON:
-    sorted keys, no spaces. ``machine`` is left out: the same experiment with other workers or on another machine is
-    the same experiment. Comments, key order, anchors and how a value came in (``extends``, ``--set``) do not matter.
+    It covers every value, defaults included (a default that changes makes another experiment), in canonical
+    JSON: sorted keys, no spaces. ``machine`` is left out: the same experiment with other workers or on
+    another machine is the same experiment. Comments, key order, anchors and how a value came in
+    (``extends``, ``--set``) do not matter.
     """
     content = recipe.model_dump(mode="json", exclude={"machine"})
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -168,7 +169,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs: dotted key, value in each recipe (``"(absent)"`` where the key is not there)."""
+    """One value that differs: dotted key, value in each recipe (``"(absent)"`` where there is none)."""
 
     key: str
     a: Any

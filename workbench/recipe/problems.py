@@ -115,7 +115,7 @@ def _describe(error: Any, root: type[BaseModel]) -> Problem:
 
 
 def from_validation(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
-    """Every finding; unknown keys first and missing ones last, because a misspelt key is also a missing one."""
+    """Every finding; unknown keys first, missing ones last: a misspelt key is also a missing one."""
     rank = {"extra_forbidden": 0, "missing": 2}
     found = sorted(error.errors(include_url=False), key=lambda item: rank.get(item["type"], 1))
     return [_describe(item, root) for item in found]

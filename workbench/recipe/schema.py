@@ -1,6 +1,8 @@
-"""The recipe's schema: one frozen pydantic model a section. Loading, ``extends`` and error positions live in ``load.py``.
+"""The recipe's schema: one frozen pydantic model a section. Loading, ``extends`` and error positions live
+in ``load.py``.
 
-A recipe trains ``stages`` in order, then (for a study) every arm of ``arms`` from the result, once a seed of ``seeds``.
+A recipe trains ``stages`` in order, then (for a study) every arm of ``arms`` from the result, once a seed
+of ``seeds``.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """One dataset: a LLaVA-style JSONL file, relative to ``data.root``. ``limit`` keeps the first rows only."""
+    """One dataset: a LLaVA-style JSONL file below ``data.root``. ``limit`` keeps the first rows only."""
 
     path: str
     limit: Positive | None = None
@@ -91,7 +93,7 @@ class StageSection(Section):
 
 
 class MeasureSection(Section):
-    """After an arm is trained, measure its loss on every sample of ``source`` at each frame count of ``frames``."""
+    """After an arm is trained, its loss on every sample of ``source`` at each frame count of ``frames``."""
 
     source: str
     frames: tuple[Positive, ...]

@@ -1,7 +1,7 @@
 """YAML with line numbers: plain data only, every key and value knows the file and line it was written on.
 
-Nothing in a file is ever executed: nodes become text, numbers, booleans, null, lists and mappings, and any tag beyond
-those is refused. Anchors and merge keys (``<<``) work; a key that is written twice does not.
+Nothing in a file is ever executed: nodes become text, numbers, booleans, null, lists and mappings, and any
+tag beyond those is refused. Anchors and merge keys (``<<``) work; a key that is written twice does not.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def read(path: Path, asked_at: Place | None = None) -> Node:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """``over`` on top of ``base``: mappings merge key by key and level by level, everything else is replaced."""
+    """``over`` on top of ``base``: mappings merge level by level, everything else is replaced."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     value, keys = dict(base.value), dict(base.keys)

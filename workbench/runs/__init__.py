@@ -1,10 +1,11 @@
-"""The run directory: events, metrics, scores, checkpoints, status. Importing this needs neither torch nor pandas."""
+"""The run directory: events, metrics, scores, checkpoints, status. Importing it is quick: no torch."""
 
 from workbench.runs.environment import environment
 from workbench.runs.events import read_events
 from workbench.runs.files import RunError
 from workbench.runs.metrics import read_metrics
-from workbench.runs.rundir import Run, read_scores
+from workbench.runs.rundir import Run
+from workbench.runs.scores import read_scores
 from workbench.runs.status import RunStatus, run_status
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""``checkpoints/<name>/``: a directory that is complete, or carries ``.partial`` in its name and does not count.
+"""``checkpoints/<name>/``: a directory that is complete, or carries ``.partial`` in its name and does not
+count.
 
-``complete.json`` inside says the order of completion and the size of every file, so the newest one is known without
-trusting file times, and one that was cut or edited later is recognised.
+``complete.json`` inside says the order of completion and the size of every file, so the newest one is known
+without trusting file times, and one that was cut or edited later is recognised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, platform, processors, code commit. Never names of people, paths or secrets."""
+"""What a run was made with: versions, platform, processors, code commit. No names, paths or secrets."""
 
 from __future__ import annotations
 

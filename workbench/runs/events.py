@@ -1,6 +1,7 @@
 """``events.jsonl``: what happened in a run, one numbered JSON object a line, never rewritten.
 
-Line *i* has ``"seq": i``, so a reader that knows the last number it saw asks for the rest without gaps or repeats.
+Line *i* has ``"seq": i``, so a reader that knows the last number it saw asks for the rest without gaps or
+repeats.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def read_events(directory: str | Path, from_seq: int = 0) -> list[dict[str, Any]
     """Events numbered ``from_seq`` and up, oldest first; works on a run that is being written.
 
     Returns:
-        Dictionaries with ``seq``, ``time``, ``kind`` and the event's own keys beside them. A torn last line (a crash
-        or a write in progress) is left out: it was never complete.
+        Dictionaries with ``seq``, ``time``, ``kind`` and the event's own keys beside them. A torn last line
+        (a crash or a write in progress) is left out: it was never complete.
 
     Raises:
         RunError: a complete line is not an event, or numbers are missing.

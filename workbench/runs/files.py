@@ -67,7 +67,7 @@ def disk_guard(asked: str, where: Path) -> Iterator[None]:
             raise DiskFullError(
                 asked,
                 "no space is left on the disk (or a file-size limit or quota was reached)",
-                "Everything sealed before (events, metrics, scores, complete checkpoints) is intact: free some "
+                "Everything sealed before (events, metrics, scores, complete checkpoints) is intact. Free some "
                 "space, then run the same command again to resume from the last checkpoint",
                 str(where),
             ) from error
@@ -127,8 +127,9 @@ def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
 class LineFile:
     """An append-only file of lines, safe against torn tails.
 
-    Opening it for writing cuts off a torn last line (what a crash in the middle of a write leaves). Every ``append``
-    is one ``write`` with ``O_APPEND``; when the disk fills in the middle, the partial line is taken back.
+    Opening it for writing cuts off a torn last line (what a crash in the middle of a write leaves). Every
+    ``append`` is one ``write`` with ``O_APPEND``; when the disk fills in the middle, the partial line is
+    taken back.
     """
 
     def __init__(self, path: Path) -> None:

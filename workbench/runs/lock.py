@@ -1,7 +1,8 @@
 """One writer a run: a second process that wants to write gets an error that names the first one's pid.
 
-The lock is the kernel's (``lockf``), so it goes when its process dies, however it dies, and is not passed on to
-forked decode workers. It does not exclude the same process; there the newest ``Run`` object takes over.
+The lock is the kernel's (``lockf``), so it goes when its process dies, however it dies, and is not passed
+on to forked decode workers. It does not exclude the same process; there the newest ``Run`` object takes
+over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _held: dict[Path, int] = {}  # one descriptor a run and process: closing any of 
 
 
 def acquire(directory: Path) -> None:
-    """Take (or keep) this process's write lock on a run. Raises ``RunError`` when another process holds it."""
+    """Take this process's write lock on a run. Raises ``RunError`` when another process holds it."""
     path = (directory / FILE).resolve()
     if path in _held:
         os.close(_held.pop(path))  # the directory may have been deleted and made again meanwhile

@@ -1,12 +1,13 @@
 """``metrics/``: one row a training step, sealed into Parquet parts; the newest rows wait in ``tail.jsonl``.
 
-Rows are numbered from 0 in the order written. ``part-000000000-000001000.parquet`` holds rows 0..999; ``tail.jsonl``
-holds the rows not sealed yet, each with its number, so a crash between "part renamed" and "tail emptied" repeats
-nothing: numbers that a part already covers are skipped. Sealed parts are never rewritten. Resuming appends a mark to
-``drops.jsonl`` ("of rows below number R, those after step S do not count"), which readers apply.
+Rows are numbered from 0 in the order written. ``part-000000000-000001000.parquet`` holds rows 0..999;
+``tail.jsonl`` holds the rows not sealed yet, each with its number, so a crash between "part renamed" and
+"tail emptied" repeats nothing: numbers that a part already covers are skipped. Sealed parts are never
+rewritten. Resuming appends a mark to ``drops.jsonl`` ("of rows below number R, those after step S do not
+count"), which readers apply.
 
-Readers take the marks and the tail first and the parts after: rows that are sealed in between are then seen in both
-and counted once, never in neither.
+Readers take the marks and the tail first and the parts after: rows that are sealed in between are then seen
+in both and counted once, never in neither.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _drop_marks(directory: Path) -> list[tuple[int, int]]:
 def _apply_drops(table: pd.DataFrame, marks: list[tuple[int, int]]) -> pd.DataFrame:
     for row, step in marks:
         older = table[ROW] < row
-        again = (table.loc[~older, "step"] == step).any()
+        again = bool((table.loc[~older, "step"] == step).any())
         table = table[~(older & ((table["step"] > step) | ((table["step"] == step) & again)))]
     return table
 
@@ -74,8 +75,8 @@ def read_metrics(directory: str | Path) -> pd.DataFrame:
     """All metric rows of a run that count, in the order written; works on a run that is being written.
 
     Returns:
-        One row a step with the columns that were written (missing values are NaN); an empty frame with the column
-        ``step`` for a run without metrics. After a resume no step appears twice.
+        One row a step with the columns that were written (missing values are NaN); an empty frame with the
+        column ``step`` for a run without metrics. After a resume no step appears twice.
     """
     import pandas as pd
 
@@ -140,8 +141,8 @@ class MetricsWriter:
         name = f"part-{self._rows[0][ROW]:09d}-{self._next:09d}.parquet"
         write_atomic(self._folder / name, buffer.getvalue())
         self._rows = []
-        # A new, empty file takes the tail's name: a reader that has the old one open still reads whole lines. If
-        # this fails the old tail goes on; its sealed rows are skipped by their numbers.
+        # A new, empty file takes the tail's name: a reader that has the old one open still reads whole
+        # lines. If this fails the old tail goes on; its sealed rows are skipped by their numbers.
         write_atomic(self._folder / TAIL, b"", sync=False)
         self._tail.close()
         self._tail = LineFile(self._folder / TAIL)

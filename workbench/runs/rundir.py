@@ -1,13 +1,13 @@
-"""``Run``: one directory, the only truth about one training or evaluation. ``docs/formats.md`` describes every file.
+"""``Run``: one directory, the only truth about one training or evaluation (``docs/formats.md``).
 
-Opening reads; the first write takes the writer's lock, cuts off torn tails and cleans up what a crash left. So a
-finished run opens at once, from any number of processes, and a crashed one is repaired by whoever resumes it.
+Opening reads; the first write takes the writer's lock, cuts off torn tails and cleans up what a crash left.
+So a finished run opens at once, from any number of processes, and a crashed one is repaired by whoever
+resumes it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import threading
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import __version__
 from workbench.errors import DiskFullError, Interrupted
-from workbench.runs import checkpoints, lock
+from workbench.runs import checkpoints, lock, scores
 from workbench.runs.environment import differences, environment
 from workbench.runs.events import EventLog, last_event, read_events, utc_now
-from workbench.runs.files import RunError, check_name, is_disk_full, pretty_json, write_atomic
+from workbench.runs.files import RunError, is_disk_full, pretty_json, write_atomic
 from workbench.runs.metrics import MetricsWriter, read_metrics
 from workbench.runs.status import LOST_AFTER_S, Heart, RunStatus, run_status
 
@@ -53,7 +53,7 @@ class Run:
         self._metrics: MetricsWriter | None = None
         self._heart: Heart | None = None
 
-    # -- opening ----------------------------------------------------------------------------------------------
+    # -- opening -------------------------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -68,12 +68,12 @@ class Run:
         Args:
             directory: made with its parents when missing.
             recipe_yaml: the resolved recipe, stored as ``recipe.yaml``.
-            meta: JSON values for ``run.json``; ``recipe_hash`` among them decides whether a run that is there was
-                made with the same recipe (without it the text does).
+            meta: JSON values for ``run.json``. Two ``recipe_hash`` decide whether a run that is there was
+                made with the same recipe; without them the text does.
             resume: open an existing run; False refuses it.
 
         Raises:
-            RunError: another recipe's run, a foreign directory, or a run that exists although ``resume`` is False.
+            RunError: another recipe's run, a foreign directory, or a run that exists and ``resume=False``.
             DiskFullError: no room.
         """
         directory, meta = Path(directory), dict(meta or {})
@@ -170,12 +170,12 @@ class Run:
         raise RunError(
             "resume this run",
             "it was made with another recipe",
-            f"See what differs with `workbench recipe diff {self.directory / RECIPE} YOUR.yaml`; then use the old "
+            f"See what differs: `workbench recipe diff {self.directory / RECIPE} YOUR.yaml`. Then use the old "
             "recipe, choose another output directory, or delete this one",
             str(self.directory),
         )
 
-    # -- writing ----------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------------------
 
     def _open_writers(self) -> None:
         key = self.directory.resolve()
@@ -223,7 +223,7 @@ class Run:
             return number
 
     def metric(self, step: int, **row: Any) -> None:
-        """Add one row of metrics for ``step`` (counted over the whole run, not a stage). Survives ``kill -9``.
+        """Add one row for ``step`` (counted over the whole run, not a stage). It survives ``kill -9``.
 
         Raises:
             DiskFullError: no room; all rows before are safe.
@@ -236,10 +236,10 @@ class Run:
                 self._heart.loss = float(row["loss"])
 
     def drop_after(self, step: int) -> None:
-        """After a resume at a checkpoint made after ``step`` steps: metric rows of later steps no longer count.
+        """Resume at a checkpoint made after ``step`` steps: metric rows of later steps no longer count.
 
-        A row of ``step`` itself stays, unless the resumed session writes that step again. So no step is read twice,
-        whether steps are counted from 0 or from 1.
+        A row of ``step`` itself stays, unless the resumed session writes that step again. So no step is
+        read twice, whether steps are counted from 0 or from 1.
         """
         with self._guard:
             self._log()
@@ -248,18 +248,13 @@ class Run:
 
     def write_scores(self, name: str, table: pd.DataFrame) -> Path:
         """Write ``scores/<name>.parquet`` whole or not at all; a table of that name is replaced."""
-        check_name("score table", name)
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
         with self._guard:
             self._log()
-            path = self.directory / "scores" / f"{name}.parquet"
-            write_atomic(path, buffer.getvalue())
-        return path
+            return scores.write(self.directory, name, table)
 
     @contextlib.contextmanager
     def checkpoint_dir(self, name: str) -> Iterator[Path]:
-        """Yield a directory to fill; it becomes ``checkpoints/<name>`` when the block succeeds and goes when it fails.
+        """Yield a directory to fill: ``checkpoints/<name>`` when the block succeeds, gone when it fails.
 
         Raises:
             DiskFullError: no room, also when the library that writes says so only in words.
@@ -274,7 +269,7 @@ class Run:
         return checkpoints.complete(self.directory)
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; None when there is none. Raises ``CheckpointError`` when it was cut."""
+        """The newest complete checkpoint or None. Raises ``CheckpointError`` when it was cut."""
         return checkpoints.latest(self.directory)
 
     def prune_checkpoints(self, keep: str, prefix: str = "") -> None:
@@ -283,7 +278,7 @@ class Run:
         checkpoints.prune(self.directory, keep, prefix)
 
     def beat(self, step: int, total: int) -> None:
-        """Say that ``step`` of ``total`` is done; cheap enough for every step (written about once a second)."""
+        """Say that ``step`` of ``total`` is done; cheap enough for every step (written once a second)."""
         with self._guard:
             self._log()
             assert self._heart is not None
@@ -308,7 +303,7 @@ class Run:
             self._close_files()
 
     def close(self) -> None:
-        """Seal the metrics and let go of the directory without an end (the run then reads as lost until resumed)."""
+        """Seal the metrics and let go of the directory without an end (it then reads as lost)."""
         with self._guard:
             if self._metrics is not None:
                 try:
@@ -329,7 +324,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Leaving with an exception ends the run as interrupted or failed; leaving without one only closes it."""
+        """An exception ends the run as interrupted or failed; leaving without one only closes it."""
         if error is None or self._events is None:
             self.close()
         elif isinstance(error, KeyboardInterrupt | Interrupted):
@@ -337,7 +332,7 @@ class Run:
         else:
             self.finish("failed", str(error) or type(error).__name__)
 
-    # -- the drop box -----------------------------------------------------------------------------------------
+    # -- the drop box --------------------------------------------------------------------------------------
 
     def ask(self, request: Literal["stop", "checkpoint"]) -> None:
         """Ask the process that writes this run to stop (saving first) or to checkpoint at its next step."""
@@ -359,7 +354,7 @@ class Run:
                 continue
         return frozenset(asked)
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------
 
     def status(self, lost_after_s: float = LOST_AFTER_S) -> RunStatus:
         """What the run is doing, from its files alone."""
@@ -375,18 +370,4 @@ class Run:
 
     def scores(self) -> pd.DataFrame:
         """See ``read_scores``."""
-        return read_scores(self.directory)
-
-
-def read_scores(directory: str | Path) -> pd.DataFrame:
-    """Every score table of a run below one another, with its name in the column ``table``.
-
-    Returns:
-        One row a question (columns: ``docs/formats.md``); an empty frame with the column ``table`` when there are none.
-    """
-    import pandas as pd
-
-    paths = sorted((Path(directory) / "scores").glob("*.parquet"))
-    frames = [pd.read_parquet(path).assign(table=path.stem) for path in paths]
-    frames = [frame for frame in frames if len(frame)]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"table": pd.Series(dtype="str")})
+        return scores.read_scores(self.directory)

@@ -1,4 +1,4 @@
-"""``heartbeat`` (where the process is now) and ``RunStatus`` (what a reader concludes from it and the events)."""
+"""``heartbeat`` (where the process is) and ``RunStatus`` (what a reader concludes from it and events)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class RunStatus:
 
     ``state``: running; finished, interrupted or failed (it said so); lost (it stopped without saying so).
     ``step``, ``total``: last step reported and the last step planned, None before the first report.
-    ``eta_s``: seconds to the end at this session's mean speed, only while running. ``loss``: the last one reported.
-    ``age_s``: seconds since the last sign of life. ``error``: the text given with a failure.
+    ``eta_s``: seconds to the end at this session's mean speed, only while running. ``loss``: the last one
+    reported. ``age_s``: seconds since the last sign of life. ``error``: the text given with a failure.
     """
 
     state: State
@@ -51,7 +51,7 @@ def host_mark() -> str:
 
 
 def process_started(pid: int) -> float | None:
-    """Start time (s, epoch) of a live process, None when it is gone; tells a reused pid from the old process."""
+    """Start time (s, epoch) of a live process or None; tells a reused pid from the old process."""
     import psutil
 
     try:
@@ -107,8 +107,9 @@ def read_heartbeat(directory: str | Path) -> dict[str, Any]:
 def run_status(directory: str | Path, lost_after_s: float = LOST_AFTER_S) -> RunStatus:
     """What the run in ``directory`` is doing, without torch and without disturbing it.
 
-    A run that never said how it ended is lost when its process is known to be gone (same machine, no such process),
-    or, where the process cannot be looked up (another machine), when its heartbeat is older than ``lost_after_s``.
+    A run that never said how it ended is lost when its process is known to be gone (same machine, no such
+    process), or, where the process cannot be looked up (another machine), when its heartbeat is older than
+    ``lost_after_s``.
     """
     beat = read_heartbeat(directory)
     life = last_event(directory, ("start", "reopen", "finish"))
