@@ -94,14 +94,18 @@ def letters(*specials):
         (
             "qwen3",
             ["<|im_start|>", "<|im_end|>", "<|image_pad|>"],
-            "<|im_start|>user\n{v}\nwhat colour comes first?<|im_end|>\n<|im_start|>assistant\nred<|im_end|>\n"
-            "<|im_start|>user\nwhich digit is where?<|im_end|>\n<|im_start|>assistant\n3 left<|im_end|>",
+            "<|im_start|>user\n{v}\nwhat colour comes first?<|im_end|>\n"
+            "<|im_start|>assistant\nred<|im_end|>\n"
+            "<|im_start|>user\nwhich digit is where?<|im_end|>\n"
+            "<|im_start|>assistant\n3 left<|im_end|>",
         ),
         (
             "gemma3",
             ["<bos>", "<start_of_turn>", "<end_of_turn>", "<image_soft_token>"],
-            "<bos><start_of_turn>user\n{v}\nwhat colour comes first?<end_of_turn>\n<start_of_turn>model\nred<end_of_turn>\n"
-            "<start_of_turn>user\nwhich digit is where?<end_of_turn>\n<start_of_turn>model\n3 left<end_of_turn>",
+            "<bos><start_of_turn>user\n{v}\nwhat colour comes first?<end_of_turn>\n"
+            "<start_of_turn>model\nred<end_of_turn>\n"
+            "<start_of_turn>user\nwhich digit is where?<end_of_turn>\n"
+            "<start_of_turn>model\n3 left<end_of_turn>",
         ),
     ],
 )

@@ -232,6 +232,25 @@ def test_full_models_on_the_meta_device(name, billions):
     assert all(p.is_meta for p in model.parameters())
 
 
+def test_attention_is_switchable():
+    model, processor = worlds.model("tiny-gemma3")
+    batch = processor.batch(prompts(processor))
+    real = batch["attention_mask"].bool()  # what padding computes is nobody's business
+    expected = model.eval()(**batch).logits[real]
+
+    def names():
+        return tuple(part.config._attn_implementation for part in (model.language_model, model.encoder))
+
+    assert names() == ("sdpa_packed", "sdpa")
+    model.set_attn_implementation("eager")
+    assert names() == ("eager", "eager")
+    torch.testing.assert_close(model(**batch).logits[real], expected, rtol=1e-5, atol=1e-5)
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+    assert names() == ("eager", "sdpa")
+    model.set_attn_implementation("sdpa")
+    assert names() == ("sdpa_packed", "sdpa")
+
+
 def test_presets_and_options_that_do_not_exist():
     for call, message in [
         (lambda: preset_config("huge"), "tiny"),

@@ -11,6 +11,8 @@ import torch
 from workbench.models.tempflex import new_tempflex
 from workbench.samples.sample import Clip, ImageRef, Sample, Turn, VideoRef
 
+torch.set_num_threads(1)  # tiny tensors: threads only get into each other's way
+
 TEXTS = ["what colour comes first ?", "which digit is where ?", "red blue green", "0 1 2 3", "left or right"]
 
 

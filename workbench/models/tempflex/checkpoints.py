@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
@@ -103,7 +104,7 @@ def load_tempflex(
     """
     path = Path(path)
     asked = f"load the checkpoint {path}"
-    config = _read_config(path, asked)
+    config = read_config(path, asked)
     wanted = apply_aliases(overrides)
     add = _plan_overrides(config, wanted, asked)
     check_weights(path, config, asked)
@@ -120,7 +121,8 @@ def load_tempflex(
     return _attach(model, TempFlexProcessor.from_pretrained(path, model.config))
 
 
-def _read_config(path: Path, asked: str) -> TempFlexConfig:
+def read_config(path: Path, asked: str) -> TempFlexConfig:
+    """The configuration of a checkpoint folder. Raises CheckpointError beginning with ``asked``."""
     if not (path / "config.json").is_file():
         raise CheckpointError(
             asked, "there is no config.json in it", "give a folder written by save_tempflex"
@@ -130,7 +132,7 @@ def _read_config(path: Path, asked: str) -> TempFlexConfig:
         if kind != TempFlexConfig.model_type:
             raise CheckpointError(asked, f"it holds a {kind!r} model", "give a TempFlex checkpoint")
         return TempFlexConfig.from_pretrained(path)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, StrictDataclassError) as error:
         raise CheckpointError(asked, f"config.json: {error}", "write the checkpoint again") from error
 
 
@@ -162,7 +164,7 @@ def _switch(config: TempFlexConfig, name: str, value: Any, asked: str) -> None:
     try:
         setattr(config, name, value)
         config.validate()
-    except (ValueError, TypeError) as error:
+    except StrictDataclassError as error:
         raise CheckpointError(
             asked, f"{name}={value!r}: {error}".replace("\n", " "), f"correct {name}"
         ) from error

@@ -305,6 +305,13 @@ class TempFlexForConditionalGeneration(VisualPath, PreTrainedModel, GenerationMi
         with without_bars():
             super().save_pretrained(*args, **kwargs)
 
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; where "sdpa" is asked for, the language model takes the form of it that needs
+        no mask."""
+        super().set_attn_implementation(*args, **kwargs)
+        if self.language_model.config._attn_implementation == "sdpa":
+            self.language_model.set_attn_implementation(PACKED)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import Gemma3TextConfig, PreTrainedConfig, Qwen3Config
 
 from workbench.errors import RecipeError
@@ -162,7 +163,7 @@ def preset_config(preset: str, vocab_size: int | None = None, **options: Any) ->
     values = PRESETS[preset](vocab_size) | apply_aliases(options)
     try:
         return TempFlexConfig(**values)
-    except Exception as error:
+    except (StrictDataclassError, TypeError, ValueError) as error:
         raise RecipeError(
             f"configure {preset}", str(error).replace("\n", " "), "correct the option named"
         ) from error
