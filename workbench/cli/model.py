@@ -113,9 +113,7 @@ def run_tokens(args: argparse.Namespace) -> int:
         inside = visual_tokens((args.frames, p.rows, p.cols), args.pool_to, args.newline)
         paper = published_tokens(width, height, encoding)
         print(f"  {encoding:<8} {resized:>11} {p.patches:>8,} {p.tokens:>8,} {inside:>11,} {paper:>7,}")
-    print(
-        "\n  patches, tokens: of one frame, before and after merging four patches; in the LLM: all frames,
-        averaged" "\n  over time and with newlines if asked for; paper: one frame in its table, fixed and
-        tiled unmerged"
-    )
+    print("\n  patches, tokens: of one frame, before and after merging four patches into a token")
+    print("  in the LLM: all frames, averaged over time and with newlines if asked for")
+    print("  paper: one frame in its table, which does not merge fixed and tiled")
     return 0
