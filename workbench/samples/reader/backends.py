@@ -1,4 +1,4 @@
-"""Which video backend to use: preference, what is installed, and the clash between ``decord`` and ``decord2``."""
+"""Which video backend to use: the preference, what is installed, and the clash of decord with decord2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PREFERENCE = ("decord", "torchcodec", "pyav")
 DISTRIBUTION = {"decord": "decord2", "torchcodec": "torchcodec", "pyav": "av"}
 INSTALL = {
     "decord": "pip install 'decord2>=3.4,<4'",
-    "torchcodec": "pip install 'workbench[video]' (it also needs FFmpeg's shared libraries, for example apt install ffmpeg)",
+    "torchcodec": "pip install -e '.[video]' (it also loads FFmpeg's shared libraries: apt install ffmpeg)",
     "pyav": "pip install 'av>=15,<19'",
 }
 CLASH = "pip uninstall -y decord decord2 && pip install 'decord2>=3.4,<4'"

@@ -1,18 +1,20 @@
 """``FrameCache``: decoded frames on disk, keyed by what the file holds, shared by processes, arms and epochs.
 
-    DIRECTORY/ab/abcdef...-decord-3.4.0/   one folder a clip: hash of the file's bytes, decoder and its version
-        index.json      ClipInfo, timestamps and a checksum of both
-        clip.npy        all frames, uint8 [F, H, W, 3], if they take at most ``whole_clip_bytes``; then a CRC-32 (4 bytes)
-        f00000012.npy   otherwise one file a frame, uint8 [1, H, W, 3]; then a CRC-32
+    DIRECTORY/ab/abcdef..-decord-3.4.0-1/   a clip: hash of the file's bytes, decoder, its version, FORMAT
+        index.json      ClipInfo, timestamps, who decoded, and a checksum of these
+        clip.npy        all frames, uint8 [F, H, W, 3], then their CRC-32 (4 bytes); or, for a clip that
+                        takes more than ``whole_clip_bytes``, one file a frame:
+        f00000012.npy   uint8 [1, H, W, 3], then its CRC-32
 
-Files are written under another name and then renamed, so a reader sees all of a file or none. A file is checked in full the
-first time a process opens it and by its length every time; a bad one counts as absent and is written again.
-Frames are read with ``pread`` rather than mapped: no descriptor stays open, and a file cut by another program is an error
-that we see instead of a signal that ends the process.
+Files are written under another name and then renamed, so a reader sees all of a file or none. A file is
+checked in full the first time a process opens it and by its length every time; a bad one counts as absent
+and is written again. Frames are read with ``pread`` rather than mapped: no descriptor stays open, and a
+file cut by another program is an error that we see instead of a signal that ends the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.samples.reader.faults import stat_media
+from workbench.samples.reader.faults import media_error, stat_media
 from workbench.samples.sample import ClipInfo
 
 FORMAT = 1
@@ -62,9 +64,9 @@ class FrameCache:
 
     Args:
         directory: made if missing; several processes may use it at once.
-        whole_clip_bytes: a clip whose decoded size is at most this is decoded and kept whole, others frame by frame.
-        max_bytes: when the directory grows beyond it, the clips used longest ago are removed; None: no limit.
-        image_bytes: memory for decoded still images of at most 1 MiB each (per process; the least recent leave).
+        whole_clip_bytes: a clip whose decoded size is at most this is kept whole, others frame by frame.
+        max_bytes: beyond it the clips used longest ago are removed; None: no limit.
+        image_bytes: memory of this process for decoded still images of at most 1 MiB each.
 
     A full disk or a read-only directory is warned about once; reading goes on without storing.
     """
@@ -95,7 +97,7 @@ class FrameCache:
             self._give_up(error)
 
     def image(self, path: str | os.PathLike[str], read: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """``read(path)``, remembered in memory while the file stays the same. Do not write into the result."""
+        """``read(path)``, remembered in memory while the file stays the same; not writeable."""
         found = stat_media(path)
         stamp = Stamp(os.fspath(path), found.st_size, found.st_mtime_ns)
         with self._lock:
@@ -141,7 +143,7 @@ class FrameCache:
             self._backends[folder] = backend
 
     def frames(self, stamp: Stamp, tag: str, entry: Entry, rows: list[int]) -> tuple[np.ndarray, str] | None:
-        """Frames ``rows`` (ascending, no repeats) and the backend that decoded them, or None unless all are there."""
+        """Frames ``rows`` (ascending, no repeats) and who decoded them; None unless all are there."""
         folder = self._folder(stamp, tag)
         if not self._backends.get(folder):  # perhaps another process has stored frames since
             self.entry(stamp, tag)
@@ -175,13 +177,18 @@ class FrameCache:
     def _folder(self, stamp: Stamp, tag: str) -> str:
         digest = self._hashes.get(stamp)
         if digest is None:
-            with open(stamp.path, "rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            try:
+                with open(stamp.path, "rb") as file:
+                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            except OSError as error:
+                raise media_error(
+                    "broken", stamp.path, f"its bytes cannot be read ({error.strerror})"
+                ) from None
             self._hashes[stamp] = digest
         return f"{self.directory}/{digest[:2]}/{digest}-{tag}-{FORMAT}"
 
     def _load(self, path: str, count: int, rows: list[int], out: np.ndarray) -> bool:
-        """Read ``rows`` of the ``count`` frames in ``path`` into ``out``; False if the file is absent or bad."""
+        """Read ``rows`` of the ``count`` frames in ``path`` into ``out``; False if it is absent or bad."""
         frame_bytes = out[0].nbytes
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -198,7 +205,7 @@ class FrameCache:
             if os.fstat(descriptor).st_size != offset + count * frame_bytes + CRC_BYTES:
                 del self._offsets[path]
                 return False
-            view, place = memoryview(out).cast("B"), 0
+            view, place = out.data.cast("B"), 0
             while place < len(rows):  # one call for each run of neighbouring frames
                 end = place + 1
                 while end < len(rows) and rows[end] == rows[end - 1] + 1:
@@ -225,10 +232,8 @@ class FrameCache:
         except FileNotFoundError:  # another process evicted the folder meanwhile: a miss, not a fault
             return False
         except OSError as error:
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            except OSError:
-                pass
             self._give_up(error)
             return False
         self._offsets.pop(f"{folder}/{name}", None)

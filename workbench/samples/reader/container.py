@@ -1,7 +1,7 @@
 """Does a media file end where its own container says? Told apart: a file that was cut from a file that lies.
 
-Only the outermost sizes are read (a few seeks, no decoding): ISO boxes (MP4, MOV), the EBML segment (Matroska, WebM)
-and the RIFF chunk (AVI). Other containers carry no total size and give ``None``.
+Only the outermost sizes are read (a few seeks, no decoding): ISO boxes (MP4, MOV), the EBML segment
+(Matroska, WebM) and the RIFF chunk (AVI). Other containers carry no total size and give ``None``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ EBML_MAGIC, EBML_SEGMENT = b"\x1a\x45\xdf\xa3", 0x18538067
 
 
 def missing_bytes(path: str | os.PathLike[str]) -> int | None:
-    """How many bytes the outermost element promises beyond the end of the file; 0 if whole, None if unknown."""
+    """How many bytes the outermost element promises beyond the file's end; None if unknown."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(12)

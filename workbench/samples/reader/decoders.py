@@ -1,8 +1,8 @@
 """The three decoders behind one shape: ``frames(path, table, wanted) -> (frames, timestamps)``.
 
 ``wanted`` is ascending without repeats. Every decoder proves that what it returns are the frames asked for:
-PyAV by the timestamp of each decoded frame, the others by comparing their own timestamps with the stream's table.
-They run inside the worker process only (``worker.py``).
+PyAV by the timestamp of each decoded frame, the others by comparing their own timestamps with the stream's
+table. They run inside the worker process only (``worker.py``).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Decoder(Protocol):
     version: str
 
     def frames(self, path: str, table: StreamTable, wanted: list[int]) -> np.ndarray:
-        """uint8 ``[len(wanted), H, W, 3]`` RGB. Raises ``MediaError`` (broken) for a frame it cannot prove."""
+        """uint8 ``[len(wanted), H, W, 3]`` RGB. Raises ``MediaError`` (broken) if unproven."""
         ...
 
 
 class PyAVDecoder:
-    """FFmpeg through PyAV: seeks to the key frame before a wanted frame when that skips frames, else runs on."""
+    """FFmpeg through PyAV: seeks to the key frame before a wanted frame if that skips frames."""
 
     name = "pyav"
 
@@ -104,7 +104,8 @@ class DecordDecoder:
 
     def frames(self, path: str, table: StreamTable, wanted: list[int]) -> np.ndarray:
         try:
-            # The least fault tolerance: decord repeats a neighbour for a frame that it cannot decode unless told not to.
+            # The least fault tolerance: decord repeats a neighbour for a frame that it cannot decode
+            # unless told not to.
             reader = self._decord.VideoReader(path, num_threads=1, fault_tol=1e-9)
             spans = reader.get_frame_timestamp(list(range(len(reader))))
             _same_times(path, self.name, np.asarray(spans)[:, 0].astype(float), table, slice(None))
@@ -144,7 +145,7 @@ class TorchCodecDecoder:
 def _same_times(
     path: str, backend: str, times: np.ndarray, table: StreamTable, which: Any, origin: float | None = None
 ) -> None:
-    """Raise unless ``times`` (s) are those of ``table`` for ``which``; ``origin`` None: they count from the first frame."""
+    """Raise unless ``times`` (s) are the table's for ``which``; ``origin`` None: relative to frame 0."""
     expected = table.timestamps_s
     expected = (expected - (expected[0] if origin is None else origin))[which]
     tolerance = TIME_TOLERANCE_S + 1e-6 * np.abs(expected)

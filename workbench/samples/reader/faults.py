@@ -25,7 +25,7 @@ def media_error(kind: str, path: str | os.PathLike[str], found: str, asked: str 
 
 
 def stat_media(path: str | os.PathLike[str]) -> os.stat_result:
-    """``os.stat`` with the errors of this room: *missing* when there is no such file, *empty* for zero bytes."""
+    """``os.stat``. Raises ``MediaError``: missing, empty (0 bytes), broken (no regular file)."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -19,7 +19,7 @@ FOLDER_FPS = 1.0
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """uint8 ``[H, W, 3]`` RGB, turned upright by its EXIF orientation, alpha dropped.
 
-    Raises ``MediaError``: missing, empty, truncated, broken (also for an image so large that it looks like an attack).
+    Raises ``MediaError``: missing, empty, truncated, broken (also if implausibly large).
     """
     found = stat_media(path)
     if os.path.isdir(path):
@@ -43,8 +43,11 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def folder_images(path: str | os.PathLike[str]) -> list[Path]:
-    """The images of a folder in natural order (``f2.png`` before ``f10.png``). Raises ``MediaError`` (no_video)."""
-    images = [entry for entry in Path(path).iterdir() if entry.suffix.lower() in SUFFIXES]
+    """The images of a folder in natural order (f2 before f10). Raises ``MediaError`` (no_video, broken)."""
+    try:
+        images = [entry for entry in Path(path).iterdir() if entry.suffix.lower() in SUFFIXES]
+    except OSError as error:
+        raise media_error("broken", path, f"the folder cannot be listed ({error.strerror})") from None
     if not images:
         raise media_error("no_video", path, f"the folder holds no image ({', '.join(sorted(SUFFIXES))})")
     return sorted(images, key=lambda entry: natural_key(entry.name))

@@ -62,7 +62,7 @@ class DecodeProcess:
         return self.owner == os.getpid() and self.process.poll() is None
 
     def ask(self, request: dict[str, Any], limit_s: float) -> tuple[dict[str, Any], np.ndarray]:
-        """Header and payload of the answer. Raises ``WorkerDied`` or ``WorkerTimeout``; the worker is gone after both."""
+        """Header and payload of the answer. After ``WorkerDied`` and ``WorkerTimeout`` it is gone."""
         until = time.monotonic() + limit_s
         try:
             message = json.dumps({**request, "limit_s": limit_s}).encode() + b"\n"
@@ -71,7 +71,7 @@ class DecodeProcess:
             header = json.loads(self._line(until))
             payload = np.empty(header.get("shape", (0,)), dtype=header.get("dtype", "|u1"))
             if payload.size:
-                self._fill(memoryview(payload.view(np.uint8).reshape(-1)), until)
+                self._fill(payload.data.cast("B"), until)
             return header, payload
         except BrokenPipeError:
             raise WorkerDied(self._obituary()) from None

@@ -1,16 +1,18 @@
 """``FrameReader``: exactly the frames asked for, in the order asked, with the timestamps they are shown at.
 
-A video is decoded in a worker process with a deadline, because decoders can spin for ever or crash on a bad file; the
-worker is killed and the file reported, and the next read starts a fresh one. Nothing is ever replaced by a neighbour.
+A video is decoded in a worker process with a deadline, because decoders can spin for ever or crash on a
+bad file; the worker is killed and the file reported, and the next read starts a fresh one. Nothing is ever
+replaced by a neighbour.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from stat import S_ISDIR
 from types import TracebackType
 
@@ -18,7 +20,13 @@ import numpy as np
 
 from workbench.errors import MediaError, WorkbenchError
 from workbench.samples.reader import images
-from workbench.samples.reader.backends import PREFERENCE, candidates, installed_version, unusable
+from workbench.samples.reader.backends import (
+    DISTRIBUTION,
+    PREFERENCE,
+    candidates,
+    installed_version,
+    unusable,
+)
 from workbench.samples.reader.cache import Entry, FrameCache, Stamp
 from workbench.samples.reader.faults import media_error, stat_media
 from workbench.samples.reader.process import DecodeProcess, WorkerDied, WorkerTimeout
@@ -31,13 +39,14 @@ class FrameReader:
     """Reads frames of images, folders of images and videos.
 
     Args:
-        backend: ``"decord"``, ``"torchcodec"`` or ``"pyav"``; None takes the first of them that decodes a probe clip
-            correctly, and then reads the files that it refuses with PyAV (``Clip.backend`` says which it was).
+        backend: ``"decord"``, ``"torchcodec"`` or ``"pyav"``; None takes the first of them that decodes a
+            probe clip exactly, and gives the files that it refuses to PyAV (see ``Clip.backend``).
         deadline_s: seconds a video read may take before its worker is killed.
         cache: a ``FrameCache``; None decodes every time.
 
-    ``failures`` counts the ``MediaError`` raised by kind. Use as a context manager, or ``close()``; at interpreter exit
-    the worker is ended in any case. Threads may share a reader (their reads queue); a forked child starts its own worker.
+    ``failures`` counts the ``MediaError`` raised by kind. Use as a context manager, or ``close()``; at
+    interpreter exit the worker is ended in any case. Threads may share a reader (their reads queue); a
+    forked child starts its own worker.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class FrameReader:
         self._process: DecodeProcess | None = None
         self._chosen: tuple[str, str] | None = None
         self._lock = threading.RLock()
+        self._left = threading.local()  # .seconds: what the current call of this thread may still use
         self._entries: dict[Stamp, Entry] = {}
 
     @property
@@ -74,20 +84,23 @@ class FrameReader:
             if isinstance(ref, ImageRef):
                 height, width = self._image(ref.path).shape[:2]
                 return ClipInfo(1, 0.0, 0.0, width, height)
+            self._left.seconds = self.deadline_s
             return self._entry(ref)[1].info
         except MediaError as error:
             self.failures[error.kind] += 1
             raise
 
     def read(self, ref: MediaRef, indices: Sequence[int]) -> Clip:
-        """Frames ``indices`` of ``ref`` in that order; repeats allowed (an image is a clip of one frame, index 0).
+        """Frames ``indices`` of ``ref`` in that order; repeats allowed (an image has frame 0 only).
 
-        ``Clip.frames`` is uint8 ``[len(indices), H, W, 3]``. Raises ``MediaError`` (see ``MediaError.KINDS``) naming the file.
+        ``Clip.frames`` is uint8 ``[len(indices), H, W, 3]``. Raises ``MediaError`` (see
+        ``MediaError.KINDS``) naming the file.
         """
         wanted = tuple(map(int, indices))
         try:
             if isinstance(ref, ImageRef):
                 return self._read_image(ref, wanted)
+            self._left.seconds = self.deadline_s
             return self._read_video(ref, wanted)
         except MediaError as error:
             self.failures[error.kind] += 1
@@ -198,7 +211,7 @@ class FrameReader:
         return frames
 
     def _decoder_tag(self) -> str:
-        """Names the decoder in cache keys. Known from installed versions alone, so that a full cache starts no worker."""
+        """The decoder's name in cache keys, from installed versions: a full cache starts no worker."""
         if self._chosen is not None:
             return "-".join(self._chosen)
         if not self._candidates:
@@ -242,7 +255,10 @@ class FrameReader:
     def _ask(self, path: str, request: dict[str, object]) -> tuple[dict, np.ndarray]:
         with self._lock:
             try:
-                header, payload = self._worker().ask(request, self.deadline_s)
+                worker = self._worker()  # starting one is not the file's fault: it does not count
+                started = time.monotonic()
+                header, payload = worker.ask(request, max(0.0, self._left.seconds))
+                self._left.seconds -= time.monotonic() - started
             except WorkerTimeout:
                 self._process = None
                 found = f"decoding did not end within {self.deadline_s:g} s and was killed"
@@ -256,12 +272,10 @@ class FrameReader:
 
 
 def _version(backend: str) -> str:
-    from workbench.samples.reader.backends import DISTRIBUTION
-
     return installed_version(DISTRIBUTION[backend]) or "unknown"
 
 
-def _folder_entry(path: str, read) -> Entry:
+def _folder_entry(path: str, read: Callable[[os.PathLike[str]], np.ndarray]) -> Entry:
     files = tuple(images.folder_images(path))
     height, width = read(files[0]).shape[:2]
     fps = images.FOLDER_FPS

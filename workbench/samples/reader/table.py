@@ -1,15 +1,17 @@
 """The table of a video stream: which frames it holds and when each is shown, found without decoding.
 
-Phase 1 demuxes every packet (reads the file once, decodes nothing). Phase 2 sorts the presentation timestamps of the
-video packets: frame ``i`` of the file *is* the ``i``-th smallest timestamp, so variable frame rates need no special case.
-Phase 3 compares the header's promises with what was found. Every backend is checked against this table.
-Streams whose packets carry no timestamps (raw streams, some AVI files) are decoded once instead, in order.
+Phase 1 demuxes every packet (reads the file once, decodes nothing). Phase 2 sorts the presentation
+timestamps of the video packets: frame ``i`` of the file *is* the ``i``-th smallest timestamp, so variable
+frame rates need no special case. Phase 3 compares the header's promises with what was found. Every backend
+is checked against this table. Streams whose packets carry no timestamps (raw streams, some AVI files) are
+decoded once instead, in order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -22,7 +24,8 @@ from workbench.samples.sample import ClipInfo
 
 @dataclass(frozen=True)
 class StreamTable:
-    """``pts`` int64 ``[F]`` ascending in ``time_base`` seconds; ``keys`` int64: positions in it that are key frames.
+    """``pts`` int64 ``[F]`` ascending in ``time_base`` seconds; ``keys`` int64: positions in it that are
+    key frames.
 
     ``seekable`` is False when the table comes from decoding, because packets have no timestamps to seek by.
     """
@@ -35,7 +38,8 @@ class StreamTable:
 
     @property
     def timestamps_s(self) -> np.ndarray:
-        """float64 ``[F]``: presentation time of each frame in seconds, as the file states it (the first may not be 0)."""
+        """float64 ``[F]``: presentation time of each frame in seconds, as the file states it (the first
+        may not be 0)."""
         return self.pts * self.time_base.numerator / self.time_base.denominator
 
 
@@ -106,7 +110,8 @@ def read_table(path: str) -> StreamTable:
 def _clip_info(
     pts: np.ndarray, time_base: Fraction, last: int, rate: Fraction | None, size: tuple[int, int]
 ) -> ClipInfo:
-    """Mean rate over the real timestamps; a last frame without duration is shown for the mean gap before it."""
+    """Mean rate over the real timestamps; a last frame without duration is shown for the mean gap before
+    it."""
     frames = len(pts)
     span = float((int(pts[-1]) - int(pts[0])) * time_base)
     if last:
@@ -121,7 +126,8 @@ def _clip_info(
 def _check_promises(
     path: str, container: av.container.InputContainer, stream: av.VideoStream, frames: int, span_s: float
 ) -> None:
-    """Refuse a header that is grossly wrong (more than double or less than half, beyond rounding of short files)."""
+    """Refuse a header that is grossly wrong (more than double or less than half, beyond rounding of short
+    files)."""
     promised = stream.frames
     if promised and (promised > 2 * frames + 2 or frames > 2 * promised + 2):
         raise media_error("bad_header", path, f"its header promises {promised} frames and it holds {frames}")
@@ -142,7 +148,8 @@ def _check_promises(
 
 
 def _decode_times(path: str, time_base: Fraction, rate: Fraction | None) -> tuple[np.ndarray, Fraction]:
-    """Timestamps by decoding everything; frames without one are spaced by the stream's rate (else 25 frames/s)."""
+    """Timestamps by decoding everything; frames without one are spaced by the stream's rate (else 25
+    frames/s)."""
     container, stream = open_video(path)
     with container:
         try:
@@ -151,8 +158,9 @@ def _decode_times(path: str, time_base: Fraction, rate: Fraction | None) -> tupl
             raise media_error("broken", path, f"its frames cannot be decoded ({_text(error)})") from None
     if not times:
         raise media_error("broken", path, "no frame of it can be decoded")
-    if all(time is not None for time in times) and all(b > a for a, b in zip(times, times[1:], strict=False)):
-        return np.array(times, dtype=np.int64), time_base
+    stated = [time for time in times if time is not None]
+    if len(stated) == len(times) and all(b > a for a, b in pairwise(stated)):
+        return np.array(stated, dtype=np.int64), time_base
     return np.arange(len(times), dtype=np.int64), 1 / Fraction(rate or 25)
 
 

@@ -1,8 +1,9 @@
 """The decode worker: ``python -m workbench.samples.reader.worker BACKEND [--fallback]``.
 
-It answers one request a line on stdin with one JSON line on stdout, followed by that answer's bytes. It holds every
-library that can crash or spin, so that the caller can kill it. It ends itself at the end of its input (the parent is
-gone) and, should a decoder hang while the parent is gone, by an alarm that needs no interpreter to act.
+It answers one request a line on stdin with one JSON line on stdout, followed by that answer's bytes. It
+holds every library that can crash or spin, so that the caller can kill it. It ends itself at the end of
+its input (the parent is gone) and, should a decoder hang while the parent is gone, by an alarm that needs
+no interpreter to act.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ TABLES_KEPT = 64
 
 
 class Service:
-    """Answers requests; keeps the tables of the last files, so that a second read of a long file does not scan it."""
+    """Answers requests; keeps the tables of the last files, so that a second read of a long file does not
+    scan it."""
 
     def __init__(self, backend: str, fallback: bool) -> None:
         self.decoder: Decoder = DECODERS[backend]()
@@ -124,7 +126,7 @@ def serve(service: Service, requests: BinaryIO, answers: BinaryIO) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(json.dumps(header).encode() + b"\n")
         if payload.size:
-            answers.write(memoryview(payload).cast("B"))
+            answers.write(payload.data.cast("B"))
         answers.flush()
 
 
