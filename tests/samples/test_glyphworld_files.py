@@ -95,6 +95,15 @@ def test_answers_are_single_words_among_choices_and_not_lopsided(world):
         assert max(counter.values()) < 2.2 * counter.total() / len(counter), (skill, counter)
 
 
+@pytest.mark.parametrize("name", ["train/images", "train/videos", "test/images", "test/videos"])
+def test_counts_are_equally_frequent_in_images_and_clips(world, name):
+    counter = Counter(
+        t.answer for s in load_source(world / f"{name}.jsonl", skills=["count"]) for t in s.turns
+    )
+    assert set(counter) == {"one", "two", "three", "four"}
+    assert max(counter.values()) - min(counter.values()) <= 1
+
+
 def test_test_split_is_held_out(world):
     def glyphs(split):
         lines = (world / split / "objects.jsonl").read_text().splitlines()

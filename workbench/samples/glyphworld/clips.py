@@ -15,9 +15,9 @@ from itertools import combinations
 import numpy as np
 
 from .questions import Question, static_question, static_skills, temporal_question, video_caption
-from .scene import GRID, Deck, Light, Scene, Track
+from .scene import GRID, QUADRANTS, Deck, Light, Scene, Track
 from .timing import FRAMES, direction_known, draw_times, lane_positions, lit, min_frames, shown
-from .words import COUNTS, STATIC_SKILLS, TEMPORAL_SKILLS
+from .words import COUNTS, DIRECTIONS, SPEEDS, STATIC_SKILLS, TEMPORAL_SKILLS
 
 TEMPORAL_SETS = [set(c) for size in (1, 2, 3) for c in combinations(TEMPORAL_SKILLS, size)]
 
@@ -34,54 +34,87 @@ class ClipPlan:
 
 def quadrants_needed(temporal: set[str]) -> int:
     """How many of the four quadrants the events take."""
-    mover = 2 if temporal & {"direction", "speed"} else 0
-    return mover + 2 * ("order" in temporal) + ("change" in temporal) + ("brief" in temporal)
+    return 2 * _moves(temporal) + 2 * ("order" in temporal) + ("change" in temporal) + ("brief" in temporal)
 
 
 def compose(
     quota: dict[str, int], deck: Deck, held_out: bool = False, rows_per_clip: int = 4
 ) -> Iterator[ClipPlan]:
-    """Clips until every skill of ``quota`` has its number of questions, ``rows_per_clip`` at most a clip."""
+    """Clips until every skill of ``quota`` has its number of questions, ``rows_per_clip`` at most a clip.
+
+    The four answers of ``count`` come equally often. Left to the space that events leave, they would not, and
+    a model trained on the clips would lose counting on images to a mere shift of the answers.
+    """
     left = Counter({skill: count for skill, count in quota.items() if count > 0})
+    counted = dict.fromkeys(range(1, len(COUNTS) + 1), 0)
     while +left:
-        temporal = _temporal_set(left, quota, rows_per_clip, deck.rng)
-        wanted = _static_skills(left, quota, temporal, rows_per_clip - len(temporal), deck.rng)
-        plan = _clip(deck, temporal, wanted, held_out)
+        ratio = {skill: left[skill] / quota[skill] for skill in +left}
+        total = None
+        if ratio.get("count", 0.0) >= sum(ratio.values()) / len(ratio):
+            total = min(counted, key=lambda n: (counted[n], deck.rng.random()))
+            counted[total] += 1
+        temporal = _temporal_set(left, ratio, rows_per_clip, total, deck.rng)
+        wanted = _static_skills(ratio, temporal, rows_per_clip - len(temporal), total, deck.rng)
+        plan = _clip(deck, temporal, wanted, total, held_out)
         for question in plan.questions:
             left[question.skill] -= 1
         yield plan
 
 
-def _behind(left: Counter, quota: dict[str, int], skills, rng: np.random.Generator) -> float:
-    """How far a set of skills is behind, with a little noise so that all combinations occur."""
-    return sum(left[skill] / quota[skill] for skill in skills) + 0.02 * rng.standard_normal()
+def _moves(temporal: set[str]) -> bool:
+    return bool(temporal & {"direction", "speed"})
 
 
-def _temporal_set(left: Counter, quota: dict[str, int], rows: int, rng: np.random.Generator) -> set[str]:
-    open_skills = {skill for skill in TEMPORAL_SKILLS if left[skill] > 0}
-    share = sum(left[skill] for skill in open_skills) / (+left).total()
-    size = min(int(share * rows + rng.random()), 3, rows, len(open_skills))
-    sets = [s for s in TEMPORAL_SETS if len(s) == size and s <= open_skills and quadrants_needed(s) <= GRID]
-    return max(sets, key=lambda s: _behind(left, quota, sorted(s), rng), default=set())
+def _always(temporal: set[str]) -> int:
+    """Digits of the events that are there all the time."""
+    return _moves(temporal) + ("change" in temporal)
 
 
-def _static_skills(left: Counter, quota: dict[str, int], temporal: set[str], rows: int, rng) -> set[str]:
-    """The static skills to ask: those most behind that the space left by the events allows."""
-    free = 4 - quadrants_needed(temporal)
-    always = free + bool(temporal & {"direction", "speed"})
+def _fits(temporal: set[str], total: int | None) -> bool:
+    """Is there space for the events, and for exactly ``total`` digits all the time if that is asked?"""
+    free = QUADRANTS - quadrants_needed(temporal)
+    if total is None:
+        return free >= 0
+    return not temporal & {"order", "brief"} and _always(temporal) <= total <= _always(temporal) + free
+
+
+def _behind(ratio: dict[str, float], skills: list[str], rng: np.random.Generator) -> float:
+    """How far skills are behind, with a little noise so that all combinations occur."""
+    return sum(ratio[skill] for skill in skills) + 0.02 * rng.standard_normal()
+
+
+def _temporal_set(
+    left: Counter, ratio: dict[str, float], rows: int, total: int | None, rng: np.random.Generator
+) -> set[str]:
+    """The fitting set of temporal skills that is most behind, of the size that keeps the static share."""
+    unfilled = [skill for skill in TEMPORAL_SKILLS if left[skill] > 0]
+    share = sum(left[skill] for skill in unfilled) / (+left).total()
+    room = rows if total is None else rows - 1
+    for size in range(min(int(share * rows + rng.random()), 3, room, len(unfilled)), 0, -1):
+        sets = [s for s in TEMPORAL_SETS if len(s) == size and s <= set(unfilled) and _fits(s, total)]
+        if sets:
+            return max(sets, key=lambda s: _behind(ratio, sorted(s), rng))
+    return set()
+
+
+def _static_skills(
+    ratio: dict[str, float], temporal: set[str], rows: int, total: int | None, rng: np.random.Generator
+) -> set[str]:
+    """The static skills to ask: counting if a total is set, then those most behind that the space allows."""
+    still = QUADRANTS - quadrants_needed(temporal) if total is None else total - _always(temporal)
+    steady = still + _moves(temporal)
     possible = {
-        "ocr": always >= 1,
-        "colour": always >= 1,
-        "where": free >= 1 or "change" in temporal,
-        "count": not temporal & {"order", "brief"},
-        "comparison": always >= 2,
+        "ocr": steady >= 1,
+        "colour": steady >= 1,
+        "where": still >= 1 or "change" in temporal,
+        "comparison": steady >= 2,
     }
-    skills = [skill for skill in STATIC_SKILLS if possible[skill] and left[skill] > 0]
-    skills.sort(key=lambda skill: -_behind(left, quota, [skill], rng))
-    return set(skills[:rows])
+    skills = [skill for skill in STATIC_SKILLS if possible.get(skill) and skill in ratio]
+    skills.sort(key=lambda skill: -_behind(ratio, [skill], rng))
+    return set((skills if total is None else ["count", *skills])[:rows])
 
 
-def _clip(deck: Deck, temporal: set[str], static: set[str], held_out: bool) -> ClipPlan:
+def _clip(deck: Deck, temporal: set[str], static: set[str], total: int | None, held_out: bool) -> ClipPlan:
     rng = deck.rng
     deck.shuffle()
     tracks: list[Track] = []
@@ -109,13 +142,16 @@ def _clip(deck: Deck, temporal: set[str], static: set[str], held_out: bool) -> C
         tracks.append(deck.track("brief", deck.cells(quadrants.pop(), FRAMES), shown(first, last)))
         asked["brief"] = (need, "")
     if "flash" in temporal:
-        answer = COUNTS[int(rng.integers(len(COUNTS)))]
+        answer = deck.balanced("flash", COUNTS)
         starts, need = draw_times("flash", rng, str(COUNTS.index(answer) + 1))
         light = Light(int(rng.integers(4)), lit(starts))
         asked["flash"] = (need, answer)
 
-    least = _still_needed(tracks, static)
-    for quadrant in quadrants[: int(rng.integers(least, len(quadrants) + 1))]:
+    if total is None:
+        still = int(rng.integers(_still_needed(tracks, static), len(quadrants) + 1))
+    else:
+        still = total - len(tracks)
+    for quadrant in quadrants[:still]:
         tracks.append(deck.track("still", deck.cells(quadrant, FRAMES), always))
 
     scene = Scene(FRAMES, tuple(sorted(tracks, key=_reading_order)), light)
@@ -141,10 +177,12 @@ def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[
     Asked for its speed it gets faster or slower; otherwise it is steady.
     """
     rng = deck.rng
-    vertical, half, backward = (int(v) for v in rng.integers(2, size=3))
+    half = int(rng.integers(2))
+    way = deck.balanced("direction", DIRECTIONS)
+    vertical, backward = way in ("up", "down"), way in ("left", "up")
     told = {}
     if "speed" in temporal:
-        speed = ("faster", "slower")[int(rng.integers(2))]
+        speed = deck.balanced("speed", SPEEDS)
         hops, need = draw_times("speed", rng, speed)
         told["speed"] = (need, speed)
     else:
@@ -153,7 +191,6 @@ def _mover(deck: Deck, temporal: set[str]) -> tuple[Track, str, list[int], dict[
     along = GRID - 1 - position if backward else position
     across = np.full(FRAMES, 2 * half + int(rng.integers(2)))
     cells = np.stack([along, across] if vertical else [across, along], axis=1)
-    way = (("right", "left"), ("down", "up"))[vertical][backward]
     if "direction" in temporal:
         told["direction"] = (_direction_need(position), way)
     lane = {half, half + 2} if vertical else {2 * half, 2 * half + 1}
@@ -177,8 +214,6 @@ def _still_needed(tracks: list[Track], static: set[str]) -> int:
         needs.append(1 - movers)
     if "where" in static:
         needs.append(1 - placed)
-    if "count" in static:
-        needs.append(1 - movers - placed)
     if "comparison" in static:
         needs.append(2 - movers)
     return max(needs)

@@ -210,7 +210,7 @@ class _Split:
         for index in range(count):
             skill = IMAGE_SKILLS[index % len(IMAGE_SKILLS)]
             least = 2 if self.held_out and skill == "comparison" else 1
-            scene = image_scene(deck, int(deck.rng.integers(least, 5)))
+            scene = image_scene(deck, deck.balanced(skill if self.held_out else "", range(least, 5)))
             media = f"images/{index:05d}.png"
             pixels = render(scene, self.size, deck.rng)[0]
             write_image(self.folder / media, pixels)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
 from .words import COLOUR_NAMES, CORNERS, DIGITS
 
+T = TypeVar("T")
 GRID = 4  # cells a side; a quadrant is 2x2 cells
+QUADRANTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,13 @@ class Deck:
     rng: np.random.Generator
     _digits: list[int] = field(default_factory=list)
     _colours: list[str] = field(default_factory=list)
+    _bags: dict[str, list] = field(default_factory=dict)
+
+    def balanced(self, name: str, options: Sequence[T]) -> T:
+        """A random option such that all have come equally often after every ``len(options)`` draws."""
+        bag = self._bags.get(name) or [options[i] for i in self.rng.permutation(len(options))]
+        self._bags[name] = bag[1:]
+        return bag[0]
 
     def shuffle(self) -> None:
         """Start a new scene."""
