@@ -67,7 +67,7 @@ def disk_guard(asked: str, where: Path) -> Iterator[None]:
             raise DiskFullError(
                 asked,
                 "no space is left on the disk (or a file-size limit or quota was reached)",
-                "Everything sealed before (events, metrics, scores, complete checkpoints) is intact. Free some "
+                "What was sealed before (events, metrics, scores, complete checkpoints) is intact. Free some "
                 "space, then run the same command again to resume from the last checkpoint",
                 str(where),
             ) from error

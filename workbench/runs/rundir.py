@@ -170,7 +170,7 @@ class Run:
         raise RunError(
             "resume this run",
             "it was made with another recipe",
-            f"See what differs: `workbench recipe diff {self.directory / RECIPE} YOUR.yaml`. Then use the old "
+            f"See what differs: workbench recipe diff {self.directory / RECIPE} YOUR.yaml. Then use the old "
             "recipe, choose another output directory, or delete this one",
             str(self.directory),
         )

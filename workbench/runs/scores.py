@@ -15,7 +15,7 @@ DIRECTORY = "scores"
 
 
 def write(directory: Path, name: str, table: pd.DataFrame) -> Path:
-    """Write one table; a table of that name is replaced. Raises ``DiskFullError`` (the old one then stays)."""
+    """Write one table, replacing one of that name. Raises ``DiskFullError`` (the old one then stays)."""
     check_name("score table", name)
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
