@@ -62,7 +62,7 @@ def run_describe(args: argparse.Namespace) -> int:
     print(f"  {'group':<8} {'parameters':>14}  {'share':>6}  about")
     for group, count, about in rows:
         print(f"  {group:<8} {count:>14,}  {count / total:>6.1%}  {about}")
-    print(f"  {'total':<8} {total:>14,}  {1:>6.1%}  {2 * total / 2**30:.2f} GiB in bf16")
+    print(f"  {'total':<8} {total:>14,}  {1:>6.1%}  {2 * total / 2**20:,.1f} MiB in bf16")
     return 0
 
 
