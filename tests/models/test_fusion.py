@@ -1,4 +1,4 @@
-"""Temporal Fiber Fusion against float64 loops, values and every gradient; sizes; what it reports and refuses."""
+"""Temporal Fiber Fusion against float64 loops, in values and gradients; what it reports and refuses."""
 
 from __future__ import annotations
 
@@ -157,8 +157,7 @@ def test_half_precision_and_autocast_stay_close(variant: str) -> None:
 
 
 def test_fresh_layer_moves_features_by_a_unit_norm_update() -> None:
-    """What activation does to an encoder's features, as docs/tff.md states it: an update of RMS 1, whatever x
-    is."""
+    """What activation does to an encoder's features, as docs/tff.md says: an update of RMS 1."""
     torch.manual_seed(0)
     for scale in (0.1, 1.0, 10.0):
         x = scale * torch.randn(2, 8, 4, 64)

@@ -1,5 +1,4 @@
-"""The memory recurrences: exact at float32 when gates saturate, gradients by finite differences, no hidden
-state."""
+"""The memory recurrences: exact in float32 when gates saturate, gradients by finite differences."""
 
 from __future__ import annotations
 

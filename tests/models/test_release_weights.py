@@ -1,4 +1,4 @@
-"""Loading the release's TFF and merger: what was loaded computes what the release does; bad files are refused."""
+"""Loading the release's TFF and merger: the result computes what the release does; bad files are refused."""
 
 from __future__ import annotations
 
