@@ -165,6 +165,20 @@ def test_fresh_layer_moves_features_by_a_unit_norm_update() -> None:
         assert 0.95 < update.square().mean().sqrt() < 1.05
 
 
+@pytest.mark.parametrize(("variant", "gamma"), [("paper", 0.0), ("release", 1.0)])
+def test_reset_parameters_fills_a_stack_made_without_storage(variant: str, gamma: float) -> None:
+    with torch.device("meta"):
+        fusion = TemporalFiberFusion(16, 2, variant=variant)
+    fusion = fusion.to_empty(device="cpu")
+    for parameter in fusion.parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+    for module in fusion.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert all(torch.isfinite(parameter).all() for parameter in fusion.parameters())
+    assert all((layer.gamma == gamma).all() for layer in fusion.layers)
+
+
 def test_aliased_frequencies() -> None:
     w = (1, 2, 4, 8, 16)
     assert aliased_frequencies(1, w) == {0: [1, 2, 4, 8, 16]}

@@ -50,6 +50,11 @@ class FusionLayer(nn.Module):
         self.gate = nn.Linear(dim, dim)
         self.blend = nn.Linear(dim, 3)
         self.gamma = nn.Parameter(torch.full((dim,), gamma))
+        self._gamma_start = gamma
+
+    def reset_parameters(self) -> None:
+        """Draws the layer's own bare parameters again; its submodules have a ``reset_parameters`` of their own."""
+        nn.init.constant_(self.gamma, self._gamma_start)
 
     def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
         raise NotImplementedError
@@ -105,7 +110,11 @@ class PaperLayer(FusionLayer):
         self.ffn_in = nn.Linear(dim, ffn_hidden)
         self.ffn_out = nn.Linear(ffn_hidden, 2 * dim)
         self.norm = nn.LayerNorm(dim)
-        bound = dim**-0.5  # as nn.Linear draws its weights
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        bound = self.periodic.shape[-1] ** -0.5  # as nn.Linear draws its weights
         nn.init.uniform_(self.periodic, -bound, bound)
 
     def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
