@@ -53,7 +53,7 @@ class FusionLayer(nn.Module):
         self._gamma_start = gamma
 
     def reset_parameters(self) -> None:
-        """Draws the layer's own bare parameters again; its submodules have a ``reset_parameters`` of their own."""
+        """Draws the layer's own bare parameters again; submodules have their own ``reset_parameters``."""
         nn.init.constant_(self.gamma, self._gamma_start)
 
     def _memory(self, a_FBPD: Tensor, x_FBPD: Tensor) -> Tensor:
