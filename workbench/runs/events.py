@@ -40,6 +40,17 @@ def _parse(line: bytes, seq: int, path: Path) -> dict[str, Any]:
     )
 
 
+def _parse_all(lines: list[bytes], start: int, path: Path) -> list[dict[str, Any]]:
+    """All lines in one go (several times faster than one by one); one by one only to find the bad one."""
+    try:
+        events = json.loads(b"[" + b",".join(lines) + b"]")
+        if len(events) == len(lines) and all(event["seq"] == seq for seq, event in enumerate(events, start)):
+            return events
+    except (ValueError, KeyError, TypeError):
+        pass
+    return [_parse(line, seq, path) for seq, line in enumerate(lines, start)]
+
+
 def read_events(directory: str | Path, from_seq: int = 0) -> list[dict[str, Any]]:
     """Events numbered ``from_seq`` and up, oldest first; works on a run that is being written.
 
@@ -53,19 +64,24 @@ def read_events(directory: str | Path, from_seq: int = 0) -> list[dict[str, Any]
     path = Path(directory) / FILE
     lines = read_lines(path)
     start = max(0, from_seq)
-    return [_parse(line, seq, path) for seq, line in enumerate(lines[start:], start)]
+    return _parse_all(lines[start:], start, path)
 
 
 def last_event(directory: str | Path, kinds: tuple[str, ...]) -> dict[str, Any] | None:
     """The newest event of one of ``kinds``, found from the end without parsing the rest."""
     path = Path(directory) / FILE
-    lines = read_lines(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
     marks = [f'"kind":"{kind}"'.encode() for kind in kinds]
-    for seq in range(len(lines) - 1, -1, -1):
-        if any(mark in lines[seq] for mark in marks):
-            event = _parse(lines[seq], seq, path)
-            if event["kind"] in kinds:  # the mark may also stand inside an event's own data
-                return event
+    end = data.rfind(b"\n") + 1  # what comes after is a torn line
+    while (found := max(data.rfind(mark, 0, end) for mark in marks)) >= 0:
+        start = data.rfind(b"\n", 0, found) + 1
+        event = _parse(data[start : data.index(b"\n", found)], data.count(b"\n", 0, start), path)
+        if event["kind"] in kinds:  # the mark may also stand inside an event's own data
+            return event
+        end = start
     return None
 
 

@@ -178,7 +178,7 @@ def read_lines(path: Path) -> list[bytes]:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    return data[: data.rfind(b"\n") + 1].splitlines()
+    return data.split(b"\n")[:-1]
 
 
 def plain(value: Any) -> Any:

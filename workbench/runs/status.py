@@ -77,10 +77,11 @@ class Heart:
 
     def beat(self, step: int, total: int) -> None:
         now = time.monotonic()
+        due = self._first is None or step >= total or now - self._written >= self._every
         if self._first is None:
             self._first = (now, step)
         self.step, self.total = step, total
-        if now - self._written >= self._every or step >= total:
+        if due:
             self.write()
 
     def write(self) -> None:
