@@ -153,7 +153,7 @@ def _video() -> Iterator[Check]:
             yield Check(label, "broken" if installed else "missing", reason[0], fix)
             continue
         try:
-            process = DecodeProcess(name, fallback=False)
+            process = DecodeProcess(name)
         except (WorkerDied, WorkerTimeout) as error:
             found = f"{distribution} {_version(distribution)}: {error or 'no answer in time'}"
             yield Check(label, "broken", found, INSTALL[name])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata as metadata
 
-PREFERENCE = ("decord", "torchcodec", "pyav")
+# PyAV first: of the three it alone passes on that FFmpeg found a frame damaged and patched it up (the others
+# return the patch in silence), and since it seeks it is not slower (benchmarks/reader.py).
+PREFERENCE = ("pyav", "torchcodec", "decord")
 DISTRIBUTION = {"decord": "decord2", "torchcodec": "torchcodec", "pyav": "av"}
 INSTALL = {
     "decord": "pip install 'decord2>=3.4,<4'",

@@ -2,12 +2,14 @@
 
 ``wanted`` is ascending without repeats. Every decoder proves that what it returns are the frames asked for:
 PyAV by the timestamp of each decoded frame, the others by comparing their own timestamps with the stream's
-table. They run inside the worker process only (``worker.py``).
+table. Only PyAV also refuses frames that FFmpeg patched up; damage that still parses nobody can see.
+They run inside the worker process only (``worker.py``).
 """
 
 from __future__ import annotations
 
 import importlib.metadata as metadata
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,27 +52,23 @@ class PyAVDecoder:
         container, stream = open_video(path)
         frames: list[np.ndarray] = []
         with container:
-            decoded = container.decode(stream)
+            decoded, damaged = container.decode(stream), False
             position = -1  # the last frame that came out of the decoder
             for index in wanted:
                 target = int(table.pts[index])
-                key = (
-                    int(table.keys[np.searchsorted(table.keys, index, side="right") - 1])
-                    if len(table.keys)
-                    else 0
-                )
+                before = int(np.searchsorted(table.keys, index, side="right")) - 1
+                key = int(table.keys[before]) if before >= 0 else 0
                 if key > position + 2:  # jumping pays only over frames that would be decoded for nothing
                     container.seek(int(table.pts[key]), stream=stream, backward=True)
-                    decoded = container.decode(stream)
-                frame = next((f for f in decoded if f.pts is not None and f.pts >= target), None)
-                if (
-                    frame is None or frame.pts != target
-                ):  # a seek that overshot: start again from the beginning
+                    decoded, damaged = container.decode(stream), False
+                frame, damaged = _advance(decoded, target, damaged)
+                if frame is None or frame.pts != target:  # the seek overshot: start again from the beginning
                     container.seek(min(0, int(table.pts[0])), stream=stream, backward=True)
                     decoded = container.decode(stream)
-                    frame = next((f for f in decoded if f.pts is not None and f.pts >= target), None)
-                if frame is None or frame.pts != target or frame.is_corrupt:
-                    raise media_error("broken", path, f"frame {index} of {len(table.pts)} cannot be decoded")
+                    frame, damaged = _advance(decoded, target, False)
+                if frame is None or frame.pts != target or damaged:
+                    found = f"frame {index} of {len(table.pts)} is damaged or lost"
+                    raise media_error("broken", path, found)
                 position = index
                 frames.append(frame.to_ndarray(format="rgb24"))
         return _stack(path, frames)
@@ -142,6 +140,15 @@ class TorchCodecDecoder:
         return batch.data.numpy()
 
 
+def _advance(decoded: Iterator[Any], target: int, damaged: bool) -> tuple[Any, bool]:
+    """The first frame at or after ``target``, and whether it leans on a frame that the decoder patched up."""
+    for frame in decoded:
+        damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+        if frame.pts is not None and frame.pts >= target:
+            return frame, damaged
+    return None, damaged
+
+
 def _same_times(
     path: str, backend: str, times: np.ndarray, table: StreamTable, which: Any, origin: float | None = None
 ) -> None:
@@ -169,4 +176,4 @@ def _stack(path: str, frames: list[np.ndarray]) -> np.ndarray:
     return np.stack(frames)
 
 
-DECODERS: dict[str, type] = {"decord": DecordDecoder, "torchcodec": TorchCodecDecoder, "pyav": PyAVDecoder}
+DECODERS: dict[str, type] = {"pyav": PyAVDecoder, "torchcodec": TorchCodecDecoder, "decord": DecordDecoder}

@@ -29,14 +29,14 @@ class WorkerTimeout(Exception):
 class DecodeProcess:
     """One running worker. Not thread-safe: ``FrameReader`` holds a lock around it."""
 
-    def __init__(self, backend: str, fallback: bool) -> None:
+    def __init__(self, backend: str) -> None:
         root = str(Path(__file__).resolve().parents[3])
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         arguments = [sys.executable, "-m", "workbench.samples.reader.worker", backend]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            [*arguments, *(["--fallback"] if fallback else [])],
+            arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

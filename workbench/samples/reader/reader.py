@@ -39,8 +39,8 @@ class FrameReader:
     """Reads frames of images, folders of images and videos.
 
     Args:
-        backend: ``"decord"``, ``"torchcodec"`` or ``"pyav"``; None takes the first of them that decodes a
-            probe clip exactly, and gives the files that it refuses to PyAV (see ``Clip.backend``).
+        backend: ``"decord"``, ``"torchcodec"`` or ``"pyav"``; None takes the first that decodes a
+            probe clip exactly, in the order of ``backends.PREFERENCE``.
         deadline_s: seconds a video read may take before its worker is killed.
         cache: a ``FrameCache``; None decodes every time.
 
@@ -234,7 +234,7 @@ class FrameReader:
         reasons = []
         for name in self._candidates:
             try:
-                self._process = DecodeProcess(name, fallback=self._asked is None)
+                self._process = DecodeProcess(name)
             except (WorkerDied, WorkerTimeout) as error:
                 reasons.append(f"{name}: {error or 'no answer in time'}")
                 continue

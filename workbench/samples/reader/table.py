@@ -89,7 +89,7 @@ def read_table(path: str) -> StreamTable:
             raise media_error("broken", path, f"its packets cannot be read ({_text(error)})") from None
         if not rows:
             raise media_error("broken", path, "its video stream holds no frames")
-        _check_promises(path, container, stream, len(rows), span_end - span_start)
+        _check_promises(path, container, stream, len(rows), span_start, span_end)
         rate = stream.average_rate or stream.guessed_rate
         seekable = all(pts is not None for pts, _, _ in rows) and len({pts for pts, _, _ in rows}) == len(
             rows
@@ -124,12 +124,19 @@ def _clip_info(
 
 
 def _check_promises(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream, frames: int, span_s: float
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    frames: int,
+    start_s: float,
+    end_s: float,
 ) -> None:
     """Refuse a header that is grossly wrong (more than double or less than half, beyond rounding of short
     files)."""
+    span_s = end_s - start_s
     promised = stream.frames
-    if promised and (promised > 2 * frames + 2 or frames > 2 * promised + 2):
+    slots = span_s * float(stream.average_rate or 0)  # AVI counts the places of frames left out, too
+    if promised and all(promised > 2 * count + 2 or count > 2 * promised + 2 for count in (frames, slots)):
         raise media_error("bad_header", path, f"its header promises {promised} frames and it holds {frames}")
     claims = []
     if container.duration is not None:
@@ -137,7 +144,7 @@ def _check_promises(
     if stream.duration is not None and stream.time_base is not None:
         claims.append(float(stream.duration * stream.time_base))
     for claim in claims:
-        longer = claim > 2 * span_s + 1
+        longer = claim > 2 * max(span_s, end_s) + 1  # Matroska counts from 0, wherever the first frame is
         shorter = (
             span_s > 2 * claim + 1 and claim is claims[0]
         )  # one stream may rightly end before the others

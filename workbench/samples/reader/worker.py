@@ -1,4 +1,4 @@
-"""The decode worker: ``python -m workbench.samples.reader.worker BACKEND [--fallback]``.
+"""The decode worker: ``python -m workbench.samples.reader.worker BACKEND``.
 
 It answers one request a line on stdin with one JSON line on stdout, followed by that answer's bytes. It
 holds every library that can crash or spin, so that the caller can kill it. It ends itself at the end of
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from workbench.errors import MediaError
-from workbench.samples.reader.decoders import DECODERS, Decoder, PyAVDecoder
+from workbench.samples.reader.decoders import DECODERS, Decoder
 from workbench.samples.reader.faults import media_error, stat_media
 from workbench.samples.reader.table import StreamTable, read_table
 
@@ -32,9 +32,8 @@ class Service:
     """Answers requests; keeps the tables of the last files, so that a second read of a long file does not
     scan it."""
 
-    def __init__(self, backend: str, fallback: bool) -> None:
+    def __init__(self, backend: str) -> None:
         self.decoder: Decoder = DECODERS[backend]()
-        self.fallback: Decoder | None = PyAVDecoder() if fallback and backend != "pyav" else None
         self._tables: OrderedDict[tuple[str, int, int], StreamTable] = OrderedDict()
 
     def table(self, path: str) -> StreamTable:
@@ -54,19 +53,13 @@ class Service:
         return answer, np.ascontiguousarray(table.timestamps_s)
 
     def read(self, path: str, wanted: list[int]) -> tuple[dict[str, Any], np.ndarray]:
-        table, decoder = self.table(path), self.decoder
-        try:
-            frames = decoder.frames(path, table, wanted)
-        except MediaError as error:
-            if self.fallback is None or error.kind != "broken":
-                raise
-            decoder = self.fallback
-            frames = decoder.frames(path, table, wanted)
+        table = self.table(path)
+        frames = self.decoder.frames(path, table, wanted)
         if frames.shape != (len(wanted), table.info.height, table.info.width, 3):
             raise media_error(
                 "broken", path, f"its frames come out as {frames.shape}, not as its header says"
             )
-        return {"backend": decoder.name}, np.ascontiguousarray(frames)
+        return {"backend": self.decoder.name}, np.ascontiguousarray(frames)
 
     def probe(self) -> tuple[dict[str, Any], np.ndarray]:
         """Make a tiny clip, decode it, and compare every pixel: importing a backend proves nothing."""
@@ -134,7 +127,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our input
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries that print must not write into the answers
-    service = Service(arguments[0], "--fallback" in arguments)
+    service = Service(arguments[0])
     try:
         serve(service, sys.stdin.buffer, answers)
     except BrokenPipeError:  # the parent went away while being answered
