@@ -115,7 +115,7 @@ def test_an_empty_run_reads_as_empty_tables(run):
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("sealed", [False, True])
 def test_after_a_resume_no_step_is_read_twice(run, first, sealed):
-    """``first`` is the number of the first step: loops count from 0 or from 1, the checkpoint says how many are done."""
+    """Loops count steps from ``first`` = 0 or 1; the checkpoint says how many are done."""
     for step in range(first, 10 + first):
         run.metric(step, session=1)
     if sealed:
@@ -272,7 +272,8 @@ def test_time_left_is_this_sessions_speed(run):
 
 
 def test_a_process_that_died_without_a_word_is_lost(tmp_path):
-    code = "import os, sys; from workbench.runs import Run; r = Run.create(sys.argv[1], 'a: 1'); r.beat(3, 9); os._exit(9)"
+    code = "import os, sys; from workbench.runs import Run; r = Run.create(sys.argv[1], 'a: 1'); "
+    code += "r.beat(3, 9); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], check=False)
     status = Run.open(tmp_path / "r").status()
     assert status.state == "lost" and (status.step, status.total, status.eta_s) == (3, 9, None)
@@ -335,7 +336,7 @@ def test_a_changed_environment_is_noted_on_reopening(run):
     before["packages"]["torch"] = "0.0.1"
     path.write_text(json.dumps(before))
     run.event("note")
-    changed = [event for event in run.events() if event["kind"] == "reopen"][0]["environment_changed"]
+    changed = next(event for event in run.events() if event["kind"] == "reopen")["environment_changed"]
     assert changed["torch"][0] == "0.0.1" and set(changed) == {"torch"}
 
 

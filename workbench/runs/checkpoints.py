@@ -8,6 +8,7 @@ without trusting file times, and one that was cut or edited later is recognised.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,15 @@ from typing import Any
 
 from workbench.errors import CheckpointError
 from workbench.runs.events import utc_now
-from workbench.runs.files import check_name, disk_guard, pretty_json, sync_dir, write_atomic
+from workbench.runs.files import (
+    check_name,
+    disk_guard,
+    is_disk_full,
+    no_room,
+    pretty_json,
+    sync_dir,
+    write_atomic,
+)
 
 DIRECTORY = "checkpoints"
 MARK = "complete.json"
@@ -144,7 +153,11 @@ def writing(directory: Path, name: str) -> Iterator[Path]:
                 final.rename(old)
             partial.rename(final)
             sync_dir(folder)
-        except BaseException:
+        except BaseException as error:
+            # torch.save on a full disk says only "iostream error": ask the disk, before room is made again
+            unsaid = isinstance(error, RuntimeError) and not is_disk_full(error) and no_room(folder)
             shutil.rmtree(partial, ignore_errors=True)
+            if unsaid:
+                raise OSError(errno.ENOSPC, "No space left on device") from error
             raise
         shutil.rmtree(old, ignore_errors=True)

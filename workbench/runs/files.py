@@ -55,6 +55,18 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
+def no_room(directory: Path, size: int = 65536) -> bool:
+    """Whether ``size`` bytes do not fit into ``directory`` now; for errors that do not say why."""
+    probe = directory / f"room.{os.getpid()}.tmp"
+    try:
+        probe.write_bytes(b"\0" * size)
+    except OSError as error:
+        return error.errno in FULL
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
+
+
 @contextlib.contextmanager
 def disk_guard(asked: str, where: Path) -> Iterator[None]:
     """Turn every "no room" error of the block into a ``DiskFullError``; other errors pass unchanged."""
