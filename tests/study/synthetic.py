@@ -1,7 +1,8 @@
 """Study directories with known true effects: real files in the layout of a real study, no training.
 
-A question is answered right when its own luck ``u`` (uniform, fixed for a seed and question, so that arms are paired
-as they are in a real study) lies below the arm's true accuracy for that skill, step and condition.
+A question is answered right when its own luck ``u`` (uniform, fixed for a seed and question, so that arms
+are paired as they are in a real study) lies below the arm's true accuracy for that skill, step and
+condition.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from workbench.runs import Run
+
 IMAGE_SKILLS = ("ocr", "colour", "where", "count", "comparison")
 VIDEO_SKILLS = ("order", "change", "brief", "flash", "static")
 STEPS = (60, 120, 240)
@@ -23,7 +26,9 @@ STEPS = (60, 120, 240)
 
 @dataclass(frozen=True)
 class ArmTruth:
-    """True accuracy changes against the base, as fractions. ``count_by_copies`` comes back when images are copied."""
+    """True accuracy changes against the base, as fractions. ``count_by_copies`` comes back when images
+    are copied.
+    """
 
     frames: int | dict[str, int] = 2
     image: float = 0.0  # change of every image skill but counting
@@ -85,7 +90,8 @@ def write_study(
 ) -> Path:
     """Write a study directory and return it.
 
-    ``unfinished`` and ``absent`` name runs such as ``"hybrid-s1"``: cut after the first step, or never started.
+    ``unfinished`` and ``absent`` name runs such as ``"hybrid-s1"``: cut after the first step, or never
+    started.
     """
     arms = dict(DEFAULT_ARMS if arms is None else arms)
     directory.mkdir(parents=True, exist_ok=True)
@@ -200,12 +206,8 @@ def _write_run(
     base_image: float,
     base_video: float,
 ) -> None:
-    (directory / "scores").mkdir(parents=True, exist_ok=True)
-    (directory / "metrics").mkdir(exist_ok=True)
     is_base = name == "base"
-    (directory / "run.json").write_text(
-        json.dumps({"arm": name, "seed": seed, "study": study}), encoding="utf-8"
-    )
+    run = Run.create(directory, f"name: {study}\n", {"arm": name, "seed": seed, "study": study})
     jobs = [(suite, step, "own") for step in steps for suite in ("image", "video")]
     if copies and not is_base:
         jobs.append(("image", last, "copies"))
@@ -240,46 +242,27 @@ def _write_run(
             seed=seed,
             condition=condition,
         )
-        table.to_parquet(directory / "scores" / f"{suite}-{condition}-{step:06d}.parquet", index=False)
-    _write_events(directory, arm, steps[-1], last, finished, is_base)
+        run.write_scores(f"{suite}-{step:06d}-{condition}", table)
+    _write_events(run, arm, last, finished, is_base)
 
 
-def _write_events(
-    directory: Path, arm: ArmTruth, reached: int, last: int, finished: bool, base: bool
-) -> None:
+def _write_events(run: Run, arm: ArmTruth, last: int, finished: bool, base: bool) -> None:
     counts = [_frames_of(arm, skill) for skill in VIDEO_SKILLS]
     mean = float(np.mean(counts))
-    rows: list[dict[str, Any]] = []
     if not base:
         histogram = {str(c): counts.count(c) * 100 for c in sorted(set(counts))}
         by_skill = {skill: float(_frames_of(arm, skill)) for skill in VIDEO_SKILLS}
-        rows.append(
-            {
-                "kind": "frames",
-                "stage": "video-sft",
-                "mean": mean,
-                "histogram": histogram,
-                "by_skill": by_skill,
-            }
-        )
+        run.event("frames", stage="video-sft", mean=mean, histogram=histogram, by_skill=by_skill)
     if finished:
-        seconds = 6.0 + 3.4 * mean
-        rows.append(
-            {
-                "kind": "stage_end",
-                "stage": "video-sft",
-                "steps": last,
-                "seconds": seconds,
-                "visual_tokens": int(32 * last * 4 * mean),
-                "answer_tokens": 32 * last,
-                "real_tokens": int(32 * last * (4 * mean + 20)),
-                "padding_share": 0.05,
-            }
+        run.event(
+            "stage_end",
+            stage="video-sft",
+            steps=last,
+            seconds=6.0 + 3.4 * mean,
+            visual_tokens=int(32 * last * 4 * mean),
+            answer_tokens=32 * last,
+            real_tokens=int(32 * last * (4 * mean + 20)),
+            padding_share=0.05,
         )
-        rows.append({"kind": "finish", "reason": "finished"})
-    with (directory / "events.jsonl").open("w", encoding="utf-8") as handle:
-        for seq, row in enumerate(rows):
-            stamp = f"2026-11-21T10:00:{seq:02d}.000000+00:00"
-            handle.write(json.dumps({"seq": seq, "time": stamp, **row}, separators=(",", ":")) + "\n")
-    metrics = pd.DataFrame({"step": range(1, reached + 1), "stage": "video-sft", "loss": 1.0})
-    metrics.to_parquet(directory / "metrics" / "part-000001.parquet", index=False)
+        run.finish("finished")
+    run.close()

@@ -1,4 +1,6 @@
-"""The report of a study: one self-contained HTML file, and its figures for use in a notebook. Needs no torch."""
+"""The report of a study: one self-contained HTML file, and its figures for use in a notebook. Needs no
+torch.
+"""
 
 from workbench.report.build import build_report
 from workbench.report.figures import show_live

@@ -16,11 +16,17 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from workbench.report import figures, tables
-from workbench.study.conclusions import PAPER, conclude
+from workbench.study.conclusions import PAPER, Conclusion, conclude
 from workbench.study.contrasts import Analysis, analyse
 from workbench.study.results import StudyError, StudyResults, load_results
 from workbench.study.wording import interval, number, points
 
+GROUPS = {
+    "effect": "What Video-SFT did",
+    "frames": "More frames against fewer",
+    "hybrid": "Frames chosen by the question",
+    "variant": "Variants",
+}
 ASSETS = ("report.html", "report.css", "report.js")
 
 
@@ -60,14 +66,14 @@ def render(results: StudyResults) -> str:
     assets = resources.files("workbench.report")
     sources = {name: (assets / name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"points": points, "number": number, "interval": interval}
+    environment.filters["signed"] = _signed
     conclusions = conclude(analysis)
     rows = tables.numbers(analysis)
     csv = base64.b64encode(tables.as_csv(rows).encode("utf-8")).decode("ascii")
     return environment.get_template("report.html").render(
         results=results,
         title=str(results.study.get("title") or results.name),
-        findings=[c for c in conclusions if c.kind in ("effect", "frames", "hybrid", "variant")],
+        findings=_grouped(conclusions),
         claims=[c for c in conclusions if c.kind == "published"],
         caveats=[c for c in conclusions if c.kind == "caveat"],
         paper=PAPER,
@@ -86,40 +92,56 @@ def render(results: StudyResults) -> str:
     )
 
 
+def _grouped(conclusions: list[Conclusion]) -> list[tuple[str, list[str]]]:
+    found = [(title, [c.text for c in conclusions if c.kind == kind]) for kind, title in GROUPS.items()]
+    return [(title, texts) for title, texts in found if texts]
+
+
+def _signed(value: float, spec: str = ".1f") -> str:
+    """A number for the tables, never a minus zero."""
+    text = format(value, spec)
+    return text.replace("-", "") if not text.strip("+-0.") else text.replace("-", "\u2212")
+
+
 def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
     seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) != 1 else ''}"
-    asked = {kind: analysis.results.scores.query("kind == @kind")["sample_id"].nunique() for kind in ("image", "video")}
+    asked = {
+        kind: analysis.results.scores.query("kind == @kind")["sample_id"].nunique()
+        for kind in ("image", "video")
+    }
     n = f"{asked['image']} images, {asked['video']} videos, {seeds}"
     makers: list[tuple[str, str, str, Callable[[StudyResults], go.Figure], bool]] = [
         (
             "plane",
             f"What is gained on video, what is lost on images (% right; {n})",
-            "Each line starts at the base and follows one arm over its training steps. The large marker is the end; its "
-            "cross is the 95% interval of the change against the base, the faint marks are single seeds.",
+            "Each line starts at the base and follows one arm over its training steps, on the questions "
+            "asked at all steps. The large marker is the end, on all questions; its cross is the 95% "
+            "interval of the change against the base. The faint marks are single seeds.",
             figures.plane,
             True,
         ),
         (
             "curves",
             f"Scores over training (% right; {n})",
-            "Mean over seeds at every evaluated step, on the questions asked at all steps; the band is a 95% interval "
-            "over seeds. Early in training images often stand worse than at the end.",
+            "Mean over seeds at every evaluated step, on the questions asked at all steps; the band is a 95% "
+            "interval over seeds.",
             figures.curves,
             True,
         ),
         (
             "forest",
             f"Comparisons between arms (points; {n})",
-            "Paired over seeds and questions, 95% intervals. Filled: the interval excludes 0, also after Holm's "
-            "adjustment within its kind. Hollow: not shown.",
+            "Paired over seeds and questions, 95% intervals. Filled: the interval excludes 0, also after "
+            "Holm's adjustment within its kind. Hollow: not shown.",
             figures.forest,
             bool(analysis.contrasts),
         ),
         (
             "copies",
             f"Copies probe: lost, or shown at the wrong frame budget? (points; {n})",
-            "Image loss against the base, split by showing each image as as many copies as the arm's own policy gives "
-            "that question. What returns is frame budget, what does not return is forgetting.",
+            "Image loss against the base, split by showing each image in as many copies as the arm's own "
+            "policy gives frames to that question. What returns is frame budget, what does not return is "
+            "forgetting.",
             figures.copies,
             bool(analysis.copies),
         ),
@@ -133,7 +155,8 @@ def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
         (
             "frames",
             f"Frames the arms were trained on (training clips; {seeds})",
-            "Left: how many training clips got how many frames. Right: the mean by the skill that the clip's question asks.",
+            "Left: how many training clips got how many frames. Right: the mean by the skill that the "
+            "clip's question asks.",
             figures.frames,
             len(results.histogram) + len(results.frames) > 0,
         ),
@@ -165,17 +188,22 @@ def _alternatives(analysis: Analysis) -> dict[str, str]:
             changes.append(f"{arm.title}: {listed}")
     for c in analysis.contrasts:
         if c.family == "design":
-            pairs.append(f"{c.arm} minus {c.reference}, {c.measure}: {points(c.estimate.value)} {interval(c.estimate)}")
+            pairs.append(
+                f"{c.arm} minus {c.reference}, {c.measure}: {points(c.estimate.value)} {interval(c.estimate)}"
+            )
     splits = [
-        f"{results.title(s.arm)}: {points(s.recovered.estimate.value)} of {number(s.loss.estimate.value)} return"
+        f"{results.title(s.arm)}: {points(s.recovered.estimate.value)} of "
+        f"{number(s.loss.estimate.value)} return"
         for s in analysis.copies
         if s.measure == "image"
     ]
-    used = [f"{results.title(c['arm'])} {c['mean_frames']:.1f}" for c in tables.costs(results) if c["mean_frames"]]
+    used = [
+        f"{results.title(c['arm'])} {c['mean_frames']:.1f}" for c in tables.costs(results) if c["mean_frames"]
+    ]
     nothing = "nothing finished yet"
     return {
         "plane": f"Image against video scores: {'; '.join(ends) or nothing}.",
-        "curves": f"Curves over training steps: {'; '.join(ends) or nothing}. Every point is in the data table.",
+        "curves": f"Curves over training steps: {'; '.join(ends) or nothing}. All points: data table.",
         "forest": f"{'; '.join(pairs) or 'Comparisons with the base, listed in the data table'}.",
         "copies": f"{'; '.join(splits) or nothing}.",
         "skills": f"Changes that stand after Holm's adjustment, in points: {'; '.join(changes) or 'none'}.",

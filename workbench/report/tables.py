@@ -44,20 +44,29 @@ def numbers(analysis: Analysis) -> list[dict[str, Any]]:
         for name in ("loss", "recovered", "remaining"):
             row = _contrast_row(f"copies probe: {name}", getattr(split, name))
             rows.append({**row, "arm": split.arm, "reference": BASE if name != "recovered" else "own frames"})
-    for point in curve_table(analysis.results).itertuples():
-        numbers_ = (point.mean, _finite(point.low), _finite(point.high))
-        row = _row("curve", point.arm, "", point.measure, *numbers_, "%", point.questions, point.seeds)
-        rows.append({**row, "step": point.step})
+    for point in curve_table(analysis.results).to_dict("records"):
+        at = (point["mean"], _finite(point["low"]), _finite(point["high"]))
+        row = _row("curve", point["arm"], "", point["measure"], *at, "%", point["questions"], point["seeds"])
+        rows.append({**row, "step": point["step"]})
     results = analysis.results
-    for item in results.histogram.itertuples():
-        row = _row("training clips", item.arm, "", f"{item.frames} frames", item.samples, None, None, "clips", None, 1)
-        rows.append(row)
-    for (arm, skill), mean in results.frames.groupby(["arm", "skill"])["frames"].mean().items():
-        rows.append(_row("mean frames", arm, "", f"video:{skill}", mean, None, None, "frames", None, len(results.seeds)))
+    counts = results.histogram.groupby(["arm", "frames"])["samples"].sum().reset_index()
+    for item in counts.to_dict("records"):
+        label = f"{item['frames']} frames"
+        rows.append(
+            _row("training clips", item["arm"], "", label, item["samples"], None, None, "clips", None, None)
+        )
+    means = results.frames.groupby(["arm", "skill"])["frames"].mean().reset_index()
+    for item in means.to_dict("records"):
+        label = f"video:{item['skill']}"
+        rows.append(
+            _row("mean frames", item["arm"], "", label, item["frames"], None, None, "frames", None, None)
+        )
     for cost in costs(results):
         for name, unit in (("mean_frames", "frames"), ("seconds", "s"), ("visual_tokens", "tokens")):
             if cost[name] is not None:
-                rows.append(_row("cost", cost["arm"], "", name, cost[name], None, None, unit, None, cost["seeds"]))
+                rows.append(
+                    _row("cost", cost["arm"], "", name, cost[name], None, None, unit, None, cost["seeds"])
+                )
     return rows
 
 
@@ -72,7 +81,9 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def costs(results: StudyResults) -> list[dict[str, Any]]:
-    """Mean over seeds of what each arm cost: frames a clip, visual tokens, seconds; None where nothing was recorded."""
+    """Mean over seeds of what each arm cost: frames a clip, visual tokens, seconds; None where nothing
+    was recorded.
+    """
     rows = []
     for name in (BASE, *(arm.name for arm in results.arms)):
         own = results.costs[results.costs["arm"] == name]
@@ -98,7 +109,14 @@ def headline_table(analysis: Analysis) -> list[dict[str, Any]]:
         if any(cells.values()):
             split = analysis.split(name)
             back = split.recovered.estimate if split else None
-            rows.append({"arm": name, "title": analysis.results.title(name), "cells": list(cells.values()), "back": back})
+            rows.append(
+                {
+                    "arm": name,
+                    "title": analysis.results.title(name),
+                    "cells": list(cells.values()),
+                    "back": back,
+                }
+            )
     return rows
 
 
@@ -160,9 +178,21 @@ def _row(
     high: float | None,
     unit: str,
     questions: int | None,
-    seeds: int,
+    seeds: int | None,
 ) -> dict[str, Any]:
-    values = (table, arm, reference, MEASURE_TITLES.get(measure, measure), None, value, low, high, unit, questions, seeds)
+    values = (
+        table,
+        arm,
+        reference,
+        MEASURE_TITLES.get(measure, measure),
+        None,
+        value,
+        low,
+        high,
+        unit,
+        questions,
+        seeds,
+    )
     return dict(zip(NUMBER_COLUMNS, (*values, None, None), strict=True))
 
 

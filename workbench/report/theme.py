@@ -1,8 +1,8 @@
 """Colours, markers and layout shared by all figures; readable in light and dark and without colour vision.
 
-Palette: Okabe and Ito (2008) without its yellow, which vanishes on white. An arm differs from the others by marker and
-dash as well as by colour. Backgrounds are transparent and greys are mid-tones, so a figure sits on either theme; the
-page's script only swaps font and grid colours.
+Palette: Okabe and Ito (2008) without its yellow, which vanishes on white. An arm differs from the others by
+marker and dash as well as by colour. Backgrounds are transparent and greys are mid-tones, so a figure sits
+on either theme; the page's script only swaps font and grid colours.
 """
 
 from __future__ import annotations
@@ -12,8 +12,22 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from workbench.study.intervals import Estimate
+from workbench.study.results import StudyResults
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down", "x", "bowtie")
+MARKERS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "star",
+    "hexagon",
+    "triangle-down",
+    "x",
+    "bowtie",
+)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 BASE_COLOUR = "#808890"
 GRID = "rgba(128,136,144,0.25)"
@@ -41,6 +55,23 @@ def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
     return styles
 
 
+def study_styles(results: StudyResults) -> dict[str, Style]:
+    """``arm_styles`` of the arms of a study."""
+    return arm_styles([arm.name for arm in results.arms])
+
+
+def error_bars(estimates: list[Estimate], width: float = 4) -> dict[str, object]:
+    """Error bars of the estimates' own intervals, which need not be symmetric."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [e.high - e.value for e in estimates],
+        "arrayminus": [e.value - e.low for e in estimates],
+        "thickness": 2,
+        "width": width,
+    }
+
+
 def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
     """Apply the house layout: transparent, quiet grid, legend above the plot."""
     figure.update_layout(
@@ -49,13 +80,29 @@ def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": "#5b6470"},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "yref": "container"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 0.995,
+            "yanchor": "top",
+            "yref": "container",
+        },
         hoverlabel={"font": {"family": FONT}},
         modebar={"orientation": "v"},
         template="none",
     )
-    figure.update_layout(legend={"y": 0.995, "yanchor": "top"}, **more)
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "outside", "tickcolor": GRID, "automargin": True}
+    figure.update_layout(**more)
+    figure.update_annotations(font={"size": 14})  # subplot titles
+    axis = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "tickcolor": GRID,
+        "automargin": True,
+        "title": {"font": {"size": 13}, "standoff": 8},
+    }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure

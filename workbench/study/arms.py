@@ -22,8 +22,8 @@ AWARE_POLICIES = frozenset({"keywords", "classifier", "oracle", "column", "vlm",
 class Arm:
     """One Video-SFT arm.
 
-    ``frames`` is the count of a plain fixed arm. ``reference`` names the arm that a comparison needs: the arm whose
-    histogram a matched control shuffles, or the arm that a variant changes in one respect.
+    ``frames`` is the count of a plain fixed arm. ``reference`` names the arm that a comparison needs: the
+    arm whose histogram a matched control shuffles, or the arm that a variant changes in one respect.
     """
 
     name: str

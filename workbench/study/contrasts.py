@@ -1,11 +1,13 @@
 """Every comparison a study supports, each paired over seeds and questions, with its interval.
 
-Scores are percentages, differences percentage points. A *macro average* is the mean over skills of the mean over
-questions, so that a skill asked often counts no more than one asked rarely. Three measures a comparison: ``image``,
-``image_no_count`` (image skills but counting) and ``video``; per skill, ``image:ocr`` and so on.
+Scores are percentages, differences percentage points. A *macro average* is the mean over skills of the mean
+over questions, so that a skill asked often counts no more than one asked rarely. Three measures a
+comparison: ``image``, ``image_no_count`` (image skills but counting) and ``video``; per skill,
+``image:ocr`` and so on.
 
-Multiple comparisons: Holm's step-down adjustment within each family (arms against the base, arms against each other,
-copies probe, single skills, secondary), so that a family's chance of one false alarm stays at 5%.
+Multiple comparisons: Holm's step-down adjustment within each family (arms against the base, arms against
+each other, copies probe, single skills, secondary), so that a family's chance of one false alarm stays at
+5%.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ class Analysis:
 
 @lru_cache(maxsize=8)
 def analyse(results: StudyResults) -> Analysis:
-    """Levels, planned contrasts, copies splits and skill changes of a study; computed once for a results object."""
+    """Levels, planned contrasts, copies splits and skill changes of a study; computed once for a
+    results object.
+    """
     arms = [arm.name for arm in results.arms if arm.name in results.final_steps]
     names = ([BASE] if BASE in results.final_steps else []) + arms
     measures = [m for m in (*MEASURES, "video_common") if len(measure_skills(results, m))]
@@ -154,9 +158,31 @@ def rows(results: StudyResults, arm: str, measure: str, condition: str = "own") 
     kind = "image" if measure.startswith("image") else "video"
     if measure == "video_common":
         condition = "common"
-    table = results.select(arm, kind, condition)
-    done = {seed for name, seed in results.finished if name == arm}
-    return table[table["skill"].isin(measure_skills(results, measure)) & table["seed"].isin(done)]
+    table = _final_rows(results).get((arm, kind, condition))
+    if table is None:
+        return results.scores.iloc[:0]
+    return table[table["skill"].isin(measure_skills(results, measure))]
+
+
+@lru_cache(maxsize=8)
+def _final_rows(results: StudyResults) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Last rows of finished runs by arm, kind and condition; names as numbers, which pair faster."""
+    scores = results.scores
+    last = scores["arm"].map({**results.final_steps, BASE: 0})
+    done = pd.MultiIndex.from_frame(scores[["arm", "seed"]]).isin(list(results.finished))
+    final = scores[(scores["step"] == last) & done]
+    slim = pd.DataFrame(
+        {
+            "seed": final["seed"].to_numpy(int),
+            "skill": final["skill"].to_numpy(object),
+            "correct": final["correct"].to_numpy(float),
+            **{name: pd.factorize(final[name])[0] for name in ("suite", "sample_id", "question")},
+        }
+    )
+    if "frames_used" in final:
+        slim["frames_used"] = final["frames_used"].to_numpy()
+    keys = [final[name].to_numpy(object) for name in ("arm", "kind", "condition")]
+    return {(str(arm), str(kind), str(how)): table for (arm, kind, how), table in slim.groupby(keys)}
 
 
 def difference(
@@ -196,9 +222,9 @@ def _skill_measures(results: StudyResults) -> list[str]:
 
 def _splits(results: StudyResults, arms: list[str]) -> tuple[CopiesSplit, ...]:
     found: list[tuple[str, str, float, list[Contrast]]] = []
-    image_skills = [f"image:{skill}" for skill in results.skills("image")]
+    counting = [f"image:{skill}" for skill in sorted(results.counting_skills())]
     for arm in arms:
-        for measure in ("image", "image_no_count", *image_skills):
+        for measure in ("image", "image_no_count", *counting):
             family = "secondary" if ":" in measure else "copies"
             parts = [
                 difference(results, BASE, arm, measure, family),

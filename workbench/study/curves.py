@@ -1,4 +1,6 @@
-"""Scores over training steps. Early points may ask fewer questions, so a curve uses those asked at every step."""
+"""Scores over training steps. Early points may ask fewer questions, so a curve uses those asked at every
+step.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ QUESTION = ["suite", "skill", "sample_id", "question"]
 
 
 def curve_table(results: StudyResults) -> pd.DataFrame:
-    """One row an arm, measure and step: mean over seeds in percent, 95% t interval over seeds (NaN with one seed).
+    """One row an arm, measure and step: mean over seeds in percent, 95% t interval over seeds (NaN with one
+    seed).
 
     Unfinished runs take part as far as they have come; a step's mean is over the seeds that reached it.
     """
@@ -40,8 +43,9 @@ def _points(arm: str, measure: str, rows: pd.DataFrame) -> list[tuple[object, ..
     asked = rows.groupby(QUESTION)["step"].nunique()
     common = asked[asked == steps].index
     rows = rows[pd.MultiIndex.from_frame(rows[QUESTION]).isin(common)]
-    points = []
-    for step, at in rows.groupby("step"):
+    points: list[tuple[object, ...]] = []
+    for step in sorted(rows["step"].unique().tolist()):
+        at = rows[rows["step"] == step]
         found = over_seeds(seed_means(at), len(common))
-        points.append((arm, measure, int(step), found.value, found.low, found.high, found.seeds, len(common)))
+        points.append((arm, measure, step, found.value, found.low, found.high, found.seeds, len(common)))
     return points

@@ -1,9 +1,10 @@
-"""Means and paired differences of score tables in percentage points, as ``evaluation.statistics`` computes them."""
+"""Means and paired differences of score tables in percentage points, as ``evaluation.statistics`` computes
+them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,7 +17,9 @@ __all__ = ["Estimate", "holm", "level", "over_seeds", "paired", "seed_means"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean or difference in percentage points with its 95% interval; ``p`` is two-sided, for differences only."""
+    """A mean or difference in percentage points with its 95% interval; ``p`` is two-sided, for
+    differences only.
+    """
 
     value: float
     low: float
@@ -37,8 +40,8 @@ class Estimate:
 def level(rows: pd.DataFrame) -> Estimate | None:
     """Macro average over skills; None without rows.
 
-    The interval is over seeds (t). With one seed it is over questions: the skills' Wilson intervals, combined as
-    independent, which says nothing about training again.
+    The interval is over seeds (t). With one seed it is over questions: the skills' Wilson intervals,
+    combined as independent, which says nothing about training again.
     """
     if not len(rows):
         return None

@@ -1,6 +1,7 @@
 """A study directory as one tidy object. Needs no torch; works while the study is still running.
 
-Everything shown by the table, the report and the notebook starts here; what is missing is listed, never filled in.
+Everything shown by the table, the report and the notebook starts here; what is missing is listed, never
+filled in.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pandas as pd
 import yaml
 
 from workbench.errors import WorkbenchError
-from workbench.runs.events import read_events
+from workbench.runs import read_events, read_scores
 from workbench.study.arms import BASE, Arm, describe_arms
 
 SCORE_COLUMNS = ("sample_id", "suite", "skill", "question", "correct", "step", "arm", "seed", "condition")
@@ -33,10 +35,13 @@ class StudyResults:
     """What a study has measured so far.
 
     Attributes:
-        scores: one row a question asked: ``arm, seed, step, kind (image | video), suite, skill, condition, sample_id,
-            question, correct`` and what else the score files hold. The base's rows have arm ``"base"`` and step 0.
-        costs: one row an arm and seed: mean frames a training clip, seconds of training on one worker, visual tokens.
-        frames: mean frames planned, by arm, seed and skill; ``histogram``: training samples by frame count.
+        scores: one row a question asked: ``arm, seed, step, kind (image | video), suite, skill, condition,
+            sample_id, question, correct`` and what else the score files hold. The base's rows have arm
+            ``"base"`` and step 0.
+        costs: one row an arm and seed: mean frames a training clip, seconds of training on one worker,
+            visual tokens.
+        frames: mean frames planned, by arm, seed and skill.
+        histogram: training samples by frame count, by arm and seed.
         final_steps: arm -> the last step at which a finished run of the arm was scored.
         finished: (arm, seed) pairs whose run reached its end.
         missing: one sentence for each thing the study promised and the directory does not hold.
@@ -72,7 +77,12 @@ class StudyResults:
 
     def skills(self, kind: str) -> list[str]:
         """Skills asked in the image or video suites, alphabetically."""
-        return sorted(self.scores.loc[self.scores["kind"] == kind, "skill"].unique())
+        return self._skills.get(kind, [])
+
+    @cached_property
+    def _skills(self) -> dict[str, list[str]]:
+        pairs = self.scores[["kind", "skill"]].drop_duplicates()
+        return {str(kind): sorted(rows["skill"]) for kind, rows in pairs.groupby("kind")}
 
     def counting_skills(self) -> set[str]:
         """Image skills whose answer is a number of things: the ones a wrong frame budget can multiply."""
@@ -138,7 +148,7 @@ def load_results(directory: str | Path) -> StudyResults:
     )
 
 
-# ---------------------------------------------------------------------------------------------- reading the files
+# ---------------------------------------------------------------------------------- reading the files
 
 
 @dataclass
@@ -215,11 +225,9 @@ def _read_run(directory: Path, arm: str, seed: int) -> _RunFiles:
 
 
 def _read_scores(directory: Path) -> pd.DataFrame:
-    parts = [pd.read_parquet(path) for path in sorted((directory / "scores").glob("*.parquet"))]
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        return pd.DataFrame()
-    table = pd.concat(parts, ignore_index=True)
+    table = read_scores(directory)
+    if not len(table):
+        return table
     lacking = [column for column in SCORE_COLUMNS if column not in table]
     if lacking:
         raise StudyError(
@@ -257,16 +265,12 @@ def _is_video(scores: pd.DataFrame) -> pd.Series:
 
 
 def _final_steps(scores: pd.DataFrame, finished: frozenset[tuple[str, int]]) -> dict[str, int]:
-    done = (
-        pd.MultiIndex.from_frame(scores[["arm", "seed"]]).isin(list(finished))
-        if finished
-        else [False] * len(scores)
-    )
-    own = scores[done & (scores["condition"] == "own")]
-    return {str(arm): int(step) for arm, step in own.groupby("arm")["step"].max().items()}
+    own = scores[scores["condition"] == "own"]
+    done = own[[pair in finished for pair in zip(own["arm"], own["seed"], strict=True)]]
+    return {str(arm): int(rows["step"].max()) for arm, rows in done.groupby("arm")}
 
 
-# ---------------------------------------------------------------------------------------------- what is not there
+# ---------------------------------------------------------------------------------- what is not there
 
 
 def _missing(

@@ -27,11 +27,13 @@ def size(*contrasts: Contrast) -> str:
     counts = {contrast.measure.partition("_")[0]: contrast.estimate.questions for contrast in contrasts}
     seeds = min(contrast.estimate.seeds for contrast in contrasts)
     asked = " and ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    return f"n = {asked} questions × {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"n\u00a0=\u00a0{asked} questions × {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def moved(contrast: Contrast, what: str) -> str:
-    """``raised video by 12 points [9, 15]`` | ``lowered ...`` | ``did not measurably change video (0 points [-2, 2]: ...)``."""
+    """``raised video by 12 points [9, 15]`` | ``lowered ...`` | ``did not measurably change video (0
+    points [-2, 2]: ...)``.
+    """
     estimate = contrast.estimate
     if not estimate.shown:
         return f"shows no change of {what} ({points(estimate.value)} {interval(estimate)}: {NOTHING})"
@@ -40,7 +42,9 @@ def moved(contrast: Contrast, what: str) -> str:
 
 
 def compared(contrast: Contrast, what: str) -> str:
-    """``12 points better on video [9, 15]`` | ``... worse ...`` | ``no difference shown on video (0 points [-2, 2])``."""
+    """``12 points better on video [9, 15]`` | ``... worse ...`` | ``no difference shown on video (0
+    points [-2, 2])``.
+    """
     estimate = contrast.estimate
     if not estimate.shown:
         return f"{NOTHING} on {what} ({points(estimate.value)} {interval(estimate)})"
