@@ -91,8 +91,8 @@ def _plan(
 ) -> FramePlan:
     import pandas as pd
 
-    from workbench.errors import DataError
-    from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
+    from workbench.errors import DataError, RecipeError
+    from workbench.frames import fit_from_losses, make_plan, make_policy
     from workbench.samples.reader import FrameReader
 
     losses = None
@@ -112,8 +112,15 @@ def _plan(
         def plan(section: StageSection) -> FramePlan:
             frames = section.frames
             classifier = like = None
+            if frames.policy in ("classifier", "oracle") and losses is None:
+                raise RecipeError(
+                    f"plan by the frame policy `{frames.policy}`",
+                    "it needs measured losses",
+                    f"Give --losses, the losses.parquet in the run of the arm {frames.pilot!r}",
+                    str(args.recipe),
+                )
             if frames.policy == "classifier" and losses is not None:
-                classifier = fit_from_losses(losses, 0.05 if frames.epsilon is None else frames.epsilon)
+                classifier = fit_from_losses(losses, frames.epsilon)
             if frames.policy == "random_matched" and frames.like is not None:
                 like = plan(_stage(recipe, frames.like, args.recipe))
             policy = make_policy(frames, classifier=classifier, losses=losses, like=like, seed=seed)
@@ -145,7 +152,8 @@ def _text(plan: FramePlan, samples: list[Sample] | None) -> str:
                 lines.append(f"{skill!s:<16}{cells}{part['used'].mean():>9.2f}")
         cells = "".join(f"{n:>7}" for n in plan.histogram().values())
         lines.append(f"{'all videos':<16}{cells}{plan.mean_frames():>9.2f}")
-        lines.append("(a conversation counts once for each of its turns' skills)" if samples else "")
+        if samples is not None and any(len(sample.turns) > 1 for sample in samples):
+            lines.append("(a conversation counts once for each of its turns' skills)")
     lines += ["", "reasons: " + ", ".join(f"{reason} ({n})" for reason, n in plan.reasons().items())]
     if plan.failures():
         failed = ", ".join(f"{kind} ({n})" for kind, n in plan.failures().items())

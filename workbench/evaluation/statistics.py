@@ -146,7 +146,8 @@ def skill_intervals(
         centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
         half = z * math.sqrt(mean * (1 - mean) / effective + z * z / (4 * effective**2))
         half /= 1 + z * z / effective
-        rows.append(SkillInterval(str(skill), n, mean, min(mean, centre - half), max(mean, centre + half)))
+        low, high = max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
+        rows.append(SkillInterval(str(skill), n, mean, low, high))
     return rows
 
 

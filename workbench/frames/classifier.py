@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import DataError, DiskFullError, RecipeError
-from workbench.frames.labels import TOKEN, labels_from_losses, phrasings
+from workbench.frames.labels import EPSILON, TOKEN, labels_from_losses, phrasings
 from workbench.frames.policies import Answers
 from workbench.samples.sample import ClipInfo, Sample
 
@@ -206,9 +206,13 @@ def fit_classifier(labels: pd.DataFrame) -> FrameClassifier:
     return FrameClassifier(vocabulary, np.asarray(text.idf_), weights_CV, bias_C, counts)
 
 
-def fit_from_losses(table: pd.DataFrame, epsilon: float, seed: int = 0) -> FrameClassifier:
-    """``fit_classifier(labels_from_losses(table, epsilon, seed))``: from a pilot's losses to a classifier."""
-    return fit_classifier(labels_from_losses(table, epsilon, seed))
+def fit_from_losses(table: pd.DataFrame, epsilon: float | None = None, seed: int = 0) -> FrameClassifier:
+    """From a pilot's losses to a classifier: ``labels_from_losses``, then ``fit_classifier``.
+
+    Args:
+        epsilon: tolerated excess loss in nats; None takes ``labels.EPSILON``.
+    """
+    return fit_classifier(labels_from_losses(table, EPSILON if epsilon is None else epsilon, seed))
 
 
 def held_out_agreement(labels: pd.DataFrame) -> HeldOut:

@@ -10,6 +10,7 @@ import pandas as pd
 from workbench.errors import DataError
 
 TOKEN = r"(?u)\b\w+\b"  # words of one letter and digits count
+EPSILON = 0.1  # nats; see labels_from_losses
 FOLDS = 5
 PENALTY = 1.0  # of the ridge: each word starts from one imagined sample without excess of its own
 WORDS = 2000  # the ridge keeps the most frequent words, so that its covariance stays small on real data sets
@@ -61,7 +62,7 @@ def labels_from_losses(table: pd.DataFrame, epsilon: float, seed: int = 0) -> pd
     to fall within ``epsilon``, and the smallest that does wins: with heavy-tailed losses a third of the
     held-out questions then get too few frames, and more data does not help (tests/frames/test_labels.py
     simulates it). Expected losses err towards too many frames while data are few, and get right with more. In
-    simulations of 400 questions ``epsilon`` 0.1 did best over clean, normal and heavy-tailed losses; with
+    simulations of 400 questions ``EPSILON`` did best over clean, normal and heavy-tailed losses; with
     0.05 noise itself asks for frames.
 
     Labels see questions and losses only; answers, skills and ``min_frames`` are not in the table.

@@ -78,17 +78,17 @@ def make_plan(
             return FramePlan.load(kept)
         except DataError:  # a cut cache file is not the user's problem: it is made again
             kept.unlink(missing_ok=True)
-    infos: dict[Path, ClipInfo | str] = {}
+    infos: dict[MediaRef, ClipInfo | str] = {}
     for ref in (s.media for s in samples if s.media is not None):
-        if ref.path not in infos:
-            infos[ref.path] = _info(reader, ref)
-    known = [(s, infos[s.media.path]) for s in samples if s.is_video and s.media is not None]
+        if ref not in infos:
+            infos[ref] = _info(reader, ref)
+    known = [(s, infos[s.media]) for s in samples if s.is_video and s.media is not None]
     films = [sample for sample, info in known if isinstance(info, ClipInfo)]
     clips = [info for _, info in known if isinstance(info, ClipInfo)]
     answers = iter(policy.requested(films, clips, seed) if films else [])
     rows: list[tuple[str, int, int, int, str, str]] = []
     for sample in samples:
-        info: ClipInfo | str | None = infos[sample.media.path] if sample.media is not None else None
+        info: ClipInfo | str | None = infos[sample.media] if sample.media is not None else None
         if info is None:
             wanted, available, reason = 0, 0, "text"
         elif isinstance(info, str):
