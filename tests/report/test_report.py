@@ -15,6 +15,7 @@ import pytest
 from tests.study.studies import loaded, study
 from tests.study.synthetic import DEFAULT_ARMS, ArmTruth, write_study
 from workbench.report import build_report, figures, show_live
+from workbench.report.build import render
 from workbench.study.contrasts import analyse
 from workbench.study.results import StudyError
 
@@ -61,10 +62,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    out = tmp_path_factory.mktemp("report") / "report.html"
-    assert build_report(study("effect"), out) == out
-    return Page(out.read_text(encoding="utf-8"))
+def page() -> Page:
+    return Page(render(loaded("effect")))
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -139,11 +138,19 @@ def test_figures_show_the_numbers():
     assert list(line.x) == [0, 60]
 
 
-def test_unfinished_report_says_so_and_quick_says_one_seed(tmp_path):
-    unfinished = Page(build_report(study("unfinished"), tmp_path / "u.html").read_text(encoding="utf-8"))
+def test_unfinished_report_says_so_and_quick_says_one_seed():
+    unfinished = Page(render(loaded("unfinished")))
     assert "This study is not complete" in unfinished.text and "hybrid: not started" in unfinished.text
-    quick = Page(build_report(study("quick"), tmp_path / "q.html").read_text(encoding="utf-8"))
+    quick = Page(render(loaded("quick")))
     assert "One seed: differences between training runs are not measured" in quick.text
+
+
+def test_build_writes_beside_the_runs_or_where_told(tmp_path):
+    one = {"fixed-2": DEFAULT_ARMS["fixed-2"]}
+    directory = write_study(tmp_path / "s", one, seeds=(0,), images=2, videos=5)
+    assert build_report(directory) == directory / "report.html"
+    assert build_report(str(directory), tmp_path / "other.html") == tmp_path / "other.html"
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_report_that_cannot_be_written_is_one_clear_error(tmp_path):

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.study.studies import study
-from workbench.report import build_report
+from tests.study.studies import loaded
+from workbench.report.build import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 INSTALL = "no Chromium here: apt-get update && apt-get install -y chromium fonts-dejavu"
@@ -37,7 +37,9 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    return build_report(study("effect"), tmp_path_factory.mktemp("browser") / "report.html")
+    path = tmp_path_factory.mktemp("browser") / "report.html"
+    path.write_text(render(loaded("effect")), encoding="utf-8")
+    return path
 
 
 def open_page(browser, report, **options):

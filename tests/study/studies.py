@@ -27,9 +27,7 @@ def study(kind: str) -> Path:
     if kind == "null":
         return write_study(directory, null_arms(), seeds=(0, 1), seed_noise=0.0, **SMALL)
     if kind == "reversed":
-        return write_study(
-            directory, reversed_arms(), seeds=(0, 1, 2), base_image=0.45, base_video=0.7, **SMALL
-        )
+        return write_study(directory, reversed_arms(), base_image=0.45, base_video=0.7, **SMALL)
     if kind == "quick":
         return write_study(directory, two, seeds=(0,), quick=True, **SMALL)
     if kind == "unfinished":
