@@ -182,7 +182,8 @@ def _model(shared: Bench, run: Run, task: Task) -> tuple[Any, Any]:
     else:
         words["vocab_texts"] = sorted(_texts(shared))
     options = section.model_dump(exclude={"preset", "checkpoint", "encoder_weights", "llm_weights"})
-    model, processor = new_tempflex(section.preset, seed=task.seed, **words, **options)
+    # the fusion sleeps until a stage trains it (stage 3)
+    model, processor = new_tempflex(section.preset, seed=task.seed, use_fusion=False, **words, **options)
     load_parts(model, section.encoder_weights, section.llm_weights)
     return model, processor
 

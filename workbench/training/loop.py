@@ -122,7 +122,7 @@ class Trainer:
         if "fusion" in stage.train:
             self.model.activate_fusion()
         plan = self.plan_for(stage, batches.samples())
-        self.run.event("frames", stage=stage.name, **plan.summary(batches.samples()))
+        self.run.event("frames", stage=stage.name, **_frames_used(plan, batches.samples()))
         # keyed by stage, so that a resumed stage draws the same initial head as a straight run
         torch.manual_seed(self.seed * 1000 + index)
         module = self._objective(stage, batches)
@@ -307,6 +307,18 @@ class Trainer:
             self.processor.save_pretrained(directory / "model")
             save_trainer(directory, self.position, getattr(optimizer, "optimizer", optimizer), module)
         self.run.prune_checkpoints(keep=name, prefix="step-")
+
+
+def _frames_used(plan: FramePlan, samples: list[Sample]) -> dict[str, Any]:
+    """What the run's log says of a stage's frames."""
+    histogram = {str(frames): count for frames, count in plan.histogram().items()}
+    return {
+        "mean": plan.mean_frames(),
+        "histogram": histogram,
+        "by_skill": plan.by_skill(samples),
+        "failures": plan.failures(),
+        "policy": plan.metadata.get("policy"),
+    }
 
 
 def _join(batch: PackedBatch, dummy: PackedBatch) -> PackedBatch:

@@ -50,7 +50,8 @@ class TempFlexConfig(PreTrainedConfig):
     run (stages 1 and 2 train without it, stage 3 switches it on). ``images``: still images go ``"through"``
     the fusion (as released) or ``"bypass"`` it. ``pool_to`` averages time down to at most so many frames
     after the fusion (release: 32). ``newline`` adds a learned vector after every frame (release).
-    ``encoding`` and ``tile_size``: see ``encodings.py``.
+    ``merger_gain`` scales the merger's freshly drawn output weights: above 1, visual tokens keep their identity in a
+    language model that is itself untrained. ``encoding`` and ``tile_size``: see ``encodings.py``.
     """
 
     model_type = "tempflex"
@@ -68,6 +69,7 @@ class TempFlexConfig(PreTrainedConfig):
     images: Literal["through", "bypass"] = "through"
     merge: Literal["2x2", "strip4"] = "2x2"
     merger_hidden: int | None = None
+    merger_gain: float = 1.0
     pool_to: int | None = None
     newline: bool = False
     encoding: Literal["native", "fixed", "tiled"] = "native"

@@ -42,12 +42,14 @@ def _tiny_qwen3(vocab_size: int) -> PreTrainedConfig:
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
         head_dim=24,
         tie_word_embeddings=True,
         initializer_range=0.1,
         max_position_embeddings=4096,
+        # slow rotations, as in Qwen3-4B: matching by content must not depend on distance
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
     )
 
 
@@ -112,6 +114,7 @@ def _tiny(text: PreTrainedConfig, side: int, **more: Any) -> dict[str, Any]:
         "vision_config": _tiny_vision(side),
         "text_config": text,
         "merger_hidden": 192,
+        "merger_gain": 8.0,
         "visual_token_id": 2,
         "tile_size": 16,
         **more,

@@ -2,7 +2,7 @@
 
 A held-out phrasing is another sentence made only of words that occur in training phrasings (of any skill),
 so a word-level tokenizer built from training text knows all its words. Slots: ``{x}`` an object by colour
-("red digit") or by name ("seven"), ``{c}`` a colour, ``{d}`` a digit word, ``{a}`` and ``{b}`` two colours,
+("red digit"), by place ("northwest digit") or by name ("seven"), ``{c}`` a colour or a corner, ``{d}`` a digit word, ``{a}`` and ``{b}`` two colours,
 ``{w}`` the word asked about ("larger", "first").
 """
 
@@ -19,18 +19,18 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "which number is {c}?",
             "read the {c} digit.",
             "what is the {c} number?",
-            "name the digit in {c}.",
+            "name the {c} digit.",
         ),
-        "test": ("which digit is {c}?", "what is the digit in {c}?", "read the {c} number."),
+        "test": ("which digit is {c}?", "what is the {c} digit?", "read the {c} number."),
     },
     "colour": {
         "train": (
-            "what colour is the {d}?",
-            "which colour does the {d} have?",
-            "name the colour of the {d}.",
-            "the {d} is what colour?",
+            "what colour is the {x}?",
+            "which colour does the {x} have?",
+            "name the colour of the {x}.",
+            "the {x} is what colour?",
         ),
-        "test": ("which colour is the {d}?", "what is the colour of the {d}?"),
+        "test": ("which colour is the {x}?", "what is the colour of the {x}?"),
     },
     "where": {
         "train": (
