@@ -206,8 +206,10 @@ def test_requests_are_taken_once_and_a_stop_for_a_dead_session_is_forgotten(run)
     run.finish("interrupted")
     run.ask("stop")
     again = Run.open(run.directory)
+    time.sleep(0.02)
+    again.ask("checkpoint")  # asked while the new session was starting: meant for it
     again.event("note")
-    assert again.requests() == frozenset()
+    assert again.requests() == {"checkpoint"}
 
 
 def test_create_resumes_the_same_recipe_and_refuses_others(run, tmp_path):
@@ -369,3 +371,32 @@ print(seconds)
         for _ in range(3)
     )
     assert best < 1.0
+
+
+def test_files_changed_from_outside_are_named(run):
+    for step in range(3):
+        run.metric(step)
+    run.write_scores("suite", pd.DataFrame({"value": [1]}))
+    run.finish("interrupted")
+    part = next((run.directory / "metrics").glob("part-*"))
+    table = run.directory / "scores" / "suite.parquet"
+    for path, read in ((part, read_metrics), (table, read_scores)):
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(RunError, match="Parquet") as caught:
+            read(run.directory)
+        assert caught.value.where == str(path)
+        path.unlink()
+    (run.directory / "metrics" / "drops.jsonl").write_text("{}\n")
+    with pytest.raises(RunError, match="resume"):
+        read_metrics(run.directory)
+    (run.directory / "metrics" / "tail.jsonl").write_text("[1]\n")
+    (run.directory / "metrics" / "drops.jsonl").unlink()
+    with pytest.raises(RunError, match="metrics row") as caught:
+        read_metrics(run.directory)
+    assert caught.value.where.endswith("tail.jsonl:1")
+    (run.directory / "environment.json").unlink()
+    (run.directory / "metrics" / "tail.jsonl").unlink()
+    run.event("note")
+    (run.directory / "recipe.yaml").unlink()
+    with pytest.raises(RunError, match="another recipe"):
+        Run.create(run.directory, RECIPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -74,6 +75,15 @@ def environment() -> dict[str, Any]:
     """The present environment as JSON types, read from package metadata (nothing heavy is imported)."""
     found = _collect()
     return {**found, "packages": dict(found["packages"])}
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """What ``environment.json`` says; empty when somebody removed or damaged it."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:

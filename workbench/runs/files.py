@@ -15,9 +15,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DiskFullError, WorkbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # EFBIG is what a file-size limit (ulimit -f) answers, EDQUOT a quota: for the user both are "no room".
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -191,6 +194,24 @@ def read_lines(path: Path) -> list[bytes]:
     except FileNotFoundError:
         return []
     return data.split(b"\n")[:-1]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet file as a data frame. Raises ``RunError`` when it was cut or changed from outside."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        if isinstance(error, FileNotFoundError):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise RunError(
+            "read a table of the run",
+            f"it is not whole Parquet ({reason})",
+            "Restore or delete the file",
+            str(path),
+        ) from error
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.runs.files import LineFile, RunError, plain, read_lines, write_atomic
+from workbench.runs.files import LineFile, RunError, plain, read_lines, read_table, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,15 @@ def _tail_rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def _drop_marks(directory: Path) -> list[tuple[int, int]]:
-    return [(mark["row"], mark["step"]) for mark in map(json.loads, read_lines(directory / DROPS))]
+    try:
+        return [(mark["row"], mark["step"]) for mark in map(json.loads, read_lines(directory / DROPS))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            "read the metrics of a run",
+            "a line does not say what a resume dropped",
+            "The file was changed from outside: restore it",
+            str(directory / DROPS),
+        ) from error
 
 
 def _apply_drops(table: pd.DataFrame, marks: list[tuple[int, int]]) -> pd.DataFrame:
@@ -84,7 +92,7 @@ def read_metrics(directory: str | Path) -> pd.DataFrame:
     marks, tail, parts = _drop_marks(folder), _tail_rows(folder), _parts(folder)
     frames, end = [], 0
     for _, stop, path in parts:
-        frames.append(pd.read_parquet(path))
+        frames.append(read_table(path))
         end = max(end, stop)
     fresh = [row for row in tail if row[ROW] >= end]
     if fresh:

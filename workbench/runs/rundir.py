@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import __version__
 from workbench.errors import DiskFullError, Interrupted
-from workbench.runs import checkpoints, lock, scores
-from workbench.runs.environment import differences, environment
+from workbench.runs import checkpoints, control, lock, scores
+from workbench.runs.environment import differences, environment, recorded
 from workbench.runs.events import EventLog, last_event, read_events, utc_now
 from workbench.runs.files import RunError, is_disk_full, pretty_json, write_atomic
 from workbench.runs.metrics import MetricsWriter, read_metrics
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 META, RECIPE, ENVIRONMENT, RESERVE = "run.json", "recipe.yaml", "environment.json", "reserve"
-REQUESTS = ("stop", "checkpoint")
 FOLDERS = ("metrics", "scores", "checkpoints", "control")
 RESERVE_BYTES = 16384  # given back when the disk is full, so that the reason of the end can still be written
 Reason = Literal["finished", "interrupted", "failed"]
@@ -49,6 +49,7 @@ class Run:
     def __init__(self, directory: Path, meta: dict[str, Any]) -> None:
         self.directory, self.meta = directory, meta
         self._guard = threading.RLock()
+        self._opened = time.time()
         self._events: EventLog | None = None
         self._metrics: MetricsWriter | None = None
         self._heart: Heart | None = None
@@ -161,11 +162,7 @@ class Run:
     def _check_recipe(self, recipe_yaml: str, meta: dict[str, Any]) -> None:
         before, now = self.meta.get("recipe_hash"), meta.get("recipe_hash")
         known = before is not None and now is not None
-        if (
-            (before == now)
-            if known
-            else ((self.directory / RECIPE).read_text(encoding="utf-8") == recipe_yaml)
-        ):
+        if (before == now) if known else (self._recipe_text() == recipe_yaml):
             return
         raise RunError(
             "resume this run",
@@ -174,6 +171,12 @@ class Run:
             "recipe, choose another output directory, or delete this one",
             str(self.directory),
         )
+
+    def _recipe_text(self) -> str | None:
+        try:
+            return (self.directory / RECIPE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -202,9 +205,8 @@ class Run:
             if (
                 life is None or life.get("reason") != "finished"
             ):  # scores may be added to a finished run as it is
-                self.requests()  # a stop meant for the session before
-                before = json.loads((self.directory / ENVIRONMENT).read_bytes())
-                changed = differences(before, environment())
+                control.forget_before(self.directory, self._opened)
+                changed = differences(recorded(self.directory / ENVIRONMENT), environment())
                 self._events.append("reopen", {"pid": os.getpid(), "environment_changed": changed})
                 self._heart.write()
         return self._events
@@ -336,23 +338,11 @@ class Run:
 
     def ask(self, request: Literal["stop", "checkpoint"]) -> None:
         """Ask the process that writes this run to stop (saving first) or to checkpoint at its next step."""
-        if request not in REQUESTS:
-            raise RunError(
-                f"ask a run to {request!r}", "it does not know that", f"Use one of {', '.join(REQUESTS)}"
-            )
-        (self.directory / "control").mkdir(exist_ok=True)
-        write_atomic(self.directory / "control" / request, b"", sync=False)
+        control.ask(self.directory, request)
 
     def requests(self) -> frozenset[str]:
         """What was asked since the last call; each request is taken once."""
-        asked = set()
-        for name in REQUESTS:
-            try:
-                (self.directory / "control" / name).unlink()
-                asked.add(name)
-            except FileNotFoundError:
-                continue
-        return frozenset(asked)
+        return control.take(self.directory)
 
     # -- reading -------------------------------------------------------------------------------------------
 

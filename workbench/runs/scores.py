@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.runs.files import check_name, write_atomic
+from workbench.runs.files import check_name, read_table, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,6 @@ def read_scores(directory: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     paths = sorted((Path(directory) / DIRECTORY).glob("*.parquet"))
-    frames = [pd.read_parquet(path).assign(table=path.stem) for path in paths]
+    frames = [read_table(path).assign(table=path.stem) for path in paths]
     frames = [frame for frame in frames if len(frame)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"table": pd.Series(dtype="str")})
