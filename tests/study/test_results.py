@@ -13,7 +13,7 @@ import pytest
 from tests.study.studies import loaded, study
 from tests.study.synthetic import DEFAULT_ARMS, IMAGE_SKILLS, write_study
 from workbench.runs import Run
-from workbench.study.arms import describe_arms, extremes
+from workbench.study.arms import describe_arms, extremes, ladders
 from workbench.study.contrasts import analyse, planned_pairs
 from workbench.study.curves import curve_table
 from workbench.study.intervals import paired
@@ -102,6 +102,8 @@ def test_roles_of_an_extended_study():
             "fixed-16-replay": fixed16,
             "tff-off": arm(policy="fixed", frames=8),
             "tff-paper": arm(policy="fixed", frames=8),
+            "narrow-2": arm(policy="fixed", frames=2),
+            "narrow-16": fixed16,
             "oracle": arm(policy="oracle", choices=[2, 16]),
             "shuffled": arm(policy="random_matched", like="oracle"),
         }
@@ -113,6 +115,8 @@ def test_roles_of_an_extended_study():
     assert (arms["tff-paper"].role, arms["tff-paper"].reference) == ("variant", "tff-off")
     assert arms["oracle"].role == "aware"
     assert (arms["shuffled"].role, arms["shuffled"].reference) == ("matched", "oracle")
+    assert (arms["narrow-16"].role, arms["narrow-16"].reference) == ("variant", "fixed-16")
+    assert [(a.name, b.name) for a, b in ladders(list(arms.values()))] == [("narrow-16", "narrow-2")]
     assert [a.name for a in extremes(list(arms.values())) or ()] == ["fixed-2", "fixed-16"]
 
 
@@ -168,6 +172,17 @@ def test_no_common_questions_is_no_difference():
     rows = loaded("effect").select("fixed-2", "image")
     assert paired(rows, rows.assign(seed=99)) is None
     assert paired(rows.iloc[:0], rows) is None
+
+
+def test_seeds_that_agree_by_chance_do_not_make_an_interval_of_no_width():
+    rng = np.random.default_rng(3)
+    table = {"suite": "image", "skill": "ocr", "question": "?", "sample_id": [f"i{i}" for i in range(40)]}
+    reference = pd.concat([pd.DataFrame({**table, "seed": s, "correct": 0.0}) for s in (0, 1)])
+    right = [rng.permutation(np.repeat([1.0, 0.0], [6, 34])) for _ in range(2)]  # other questions, same mean
+    rows = reference.assign(correct=np.concatenate(right))
+    both, one = paired(rows, reference), paired(rows[rows["seed"] == 0], reference)
+    assert both is not None and one is not None
+    assert both.value == pytest.approx(15) and both.high - both.low > 0.5 * (one.high - one.low)
 
 
 @pytest.mark.parametrize("damage", ["no folder", "no study.json", "broken", "list", "no scores", "columns"])

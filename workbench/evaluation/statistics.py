@@ -209,6 +209,7 @@ def paired_difference(
         overlap = float(both_R.var()) - seeds_part * (n_s - 1) / n_s - questions  # C (S - 1) / S
         interaction = min(max(0.0, overlap * n_s / (n_s - 1)), questions)
         rest = questions - interaction
+        seeds_part = max(seeds_part, interaction)  # it estimates A + C: seeds that agree by chance hide C
         error = math.sqrt(seeds_part + rest)
         below = seeds_part**2 / (n_s - 1) + rest**2 / max(1, n_q - 1)
         freedom = (seeds_part + rest) ** 2 / below if below > 0 else 1.0

@@ -32,6 +32,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 BASE_COLOUR = "#808890"
 GRID = "rgba(128,136,144,0.25)"
 ZERO = "rgba(128,136,144,0.9)"
+LEGEND_WIDTH = 760  # pixels that a legend line has, about, on a page 1100 wide
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 
 
@@ -93,6 +94,10 @@ def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
         template="none",
     )
     figure.update_layout(**more)
+    labels = {t.legendgroup or t.name: t.name for t in figure.data if t.showlegend is not False and t.name}
+    rows = 1 + int(sum(48 + 7.2 * len(label) for label in labels.values()) // LEGEND_WIDTH)
+    extra = max(0, rows - 1) * 24  # a long legend gets its own room above the plot
+    figure.update_layout(height=height + extra, margin={"t": figure.layout.margin.t + extra})
     figure.update_annotations(font={"size": 14})  # subplot titles
     axis = {
         "gridcolor": GRID,

@@ -80,6 +80,17 @@ def _parent(name: str, policy: Mapping[str, Any], names: Sequence[str]) -> str |
     return None
 
 
+def ladders(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """(most, fewest) frames of variants that differ in their number: ``narrow-16`` and ``narrow-2``."""
+    steps: dict[str, list[tuple[int, Arm]]] = {}
+    for arm in arms:
+        stem, _, count = arm.name.rpartition("-")
+        if arm.role == "variant" and stem and count.isdigit():
+            steps.setdefault(stem, []).append((int(count), arm))
+    ordered = [sorted(found, key=lambda item: item[0]) for found in steps.values()]
+    return [(found[-1][1], found[0][1]) for found in ordered if len(found) > 1]
+
+
 def extremes(arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
     """The plain fixed arms with the fewest and the most frames, or None when there are not two."""
     fixed = sorted((arm for arm in arms if arm.role == "fixed"), key=lambda arm: arm.frames or 0)

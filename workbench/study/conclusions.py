@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.study.arms import BASE, Arm, extremes
+from workbench.study.arms import BASE, Arm, extremes, ladders
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast, CopiesSplit
 from workbench.study.wording import compared, holm_note, interval, joined, moved, number, points, size
 
@@ -194,6 +194,10 @@ def _variants(analysis: Analysis) -> list[Conclusion]:
             continue
         label = f"“{arm.title}” against “{analysis.results.title(arm.reference)}”"
         text = _versus(analysis, arm.name, arm.reference, label)
+        if text:
+            found.append(Conclusion("variant", text))
+    for most, fewest in ladders(analysis.results.arms):
+        text = _versus(analysis, most.name, fewest.name, f"“{most.title}” against “{fewest.title}”")
         if text:
             found.append(Conclusion("variant", text))
     return found

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import pandas as pd
 
-from workbench.study.arms import BASE, extremes
+from workbench.study.arms import BASE, extremes, ladders
 from workbench.study.intervals import Estimate, holm, level, paired
 from workbench.study.results import StudyResults
 
@@ -135,6 +135,7 @@ def planned_pairs(results: StudyResults, arms: Iterable[str]) -> list[tuple[str,
             ]
         elif arm.role == "variant" and arm.reference is not None:
             pairs.append((arm.name, arm.reference))
+    pairs += [(most.name, fewest.name) for most, fewest in ladders(results.arms)]
     return [(a, b) for a, b in pairs if a in done and (b in done or b == BASE)]
 
 

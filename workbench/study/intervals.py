@@ -40,20 +40,22 @@ class Estimate:
 def level(rows: pd.DataFrame) -> Estimate | None:
     """Macro average over skills; None without rows.
 
-    The interval is over seeds (t). With one seed it is over questions: the skills' Wilson intervals,
-    combined as independent, which says nothing about training again.
+    The interval covers both things that vary: training runs (t over seeds) and the choice of questions (the
+    skills' Wilson intervals, clustered by sample over all seeds), added as independent. With one seed it
+    covers questions only.
     """
     if not len(rows):
         return None
     means = seed_means(rows)
     questions = len(rows) // len(means)
-    if len(means) > 1:
-        return over_seeds(means, questions)
+    mean = over_seeds(means, questions)
+    seeds = mean.high - mean.value if mean.seeds > 1 else 0.0
     skills = skill_intervals(rows)
-    value = float(means.iloc[0])
-    below = 100 * math.sqrt(sum((s.accuracy - s.low) ** 2 for s in skills)) / len(skills)
-    above = 100 * math.sqrt(sum((s.high - s.accuracy) ** 2 for s in skills)) / len(skills)
-    return Estimate(value, value - below, value + above, questions, 1)
+    below, above = (
+        math.hypot(seeds, 100 * math.sqrt(sum(end**2 for end in ends)) / len(skills))
+        for ends in ([s.accuracy - s.low for s in skills], [s.high - s.accuracy for s in skills])
+    )
+    return Estimate(mean.value, mean.value - below, mean.value + above, questions, mean.seeds)
 
 
 def over_seeds(means: pd.Series, questions: int) -> Estimate:

@@ -29,7 +29,7 @@ def render_table(results: StudyResults) -> str:
     text = [_format(HEADER, widths), "  ".join("-" * width for width in widths)]
     text += [_format(line, widths) for line in lines]
     seeds = len(results.seeds)
-    over = f"{seeds} seeds" if seeds > 1 else "questions"
+    over = f"{seeds} seeds and questions" if seeds > 1 else "questions"
     text += [
         "",
         f"{results.name}: % right, ± half a 95% interval over {over}; s = training seconds of one seed.",
