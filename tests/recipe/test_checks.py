@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.recipe.recipes import VALID, line_of, refused, write
+from workbench.errors import RecipeError
 from workbench.frames.factory import PARAMETERS
 from workbench.recipe import load_recipe
 from workbench.recipe.checks import FRAME_PARAMETERS
@@ -174,3 +177,20 @@ def test_the_table_of_policies_agrees_with_the_policies_themselves():
         ours, also = FRAME_PARAMETERS[policy]
         assert set(needed) <= set(ours), policy
         assert set(needed + optional) == set(ours + also), policy
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, len(VALID)),
+    st.integers(0, 12),
+    st.text(st.sampled_from("abc:-[]{}&*!|>'\"#%@`,?\n \t1.0\x07é"), max_size=8),
+)
+def test_no_edit_of_a_recipe_gives_anything_but_a_recipe_or_the_one_error(tmp_path, at, length, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(VALID[:at] + text + VALID[at + length :], encoding="utf-8")
+    try:
+        load_recipe(path)
+    except RecipeError as error:
+        file, _, line = str(error.where).rpartition(":")
+        assert file == str(path) and 1 <= int(line) <= len(path.read_text().split("\n")) + 1
+        assert "\n" not in str(error)
