@@ -61,7 +61,11 @@ def install(folder: Path, name: str, version: str, body: str | None = None) -> N
 
 def group_elsewhere(group: str, extra: Path) -> dict[str, dict]:
     """Run one group of checks in a fresh interpreter that also sees the distributions of ``extra``."""
-    script = f"import json; from workbench import doctor; print(json.dumps(doctor.as_rows(list(doctor.{group}()))))"
+    script = f"""
+import json
+from workbench import doctor
+print(json.dumps(doctor.as_rows(list(doctor.{group}()))))
+"""
     environment = {**os.environ, "PYTHONPATH": str(extra)}
     done = subprocess.run(
         [sys.executable, "-c", script],

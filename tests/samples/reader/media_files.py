@@ -37,13 +37,17 @@ def write_video(
     pix_fmt: str = "bgr0",
     time_base: Fraction = MS,
     options: dict[str, str] | None = None,
+    rotation: int = 0,
 ) -> Path:
-    """Encode ``frames`` at ``times`` (in ``time_base``; default 25 frames/s in ms)."""
+    """Encode ``frames`` at ``times`` (in ``time_base``; default 25 frames/s in ms), to be shown turned by
+    ``rotation`` degrees counter-clockwise."""
     times = [40 * i for i in range(len(frames))] if times is None else times
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
         stream.codec_context.time_base = time_base
+        if rotation:
+            stream.set_display_rotation(rotation)
         for pixels, time in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = time, time_base

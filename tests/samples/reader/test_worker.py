@@ -115,7 +115,7 @@ def test_the_worker_ends_itself_when_its_decoder_hangs_and_the_parent_is_gone() 
         "    def index(self, path): ctypes.PyDLL(None).sleep(60)\n"  # holds the interpreter lock
         "w.ALARM_MARGIN_S = 0.5\n"
         "request = json.dumps({'op': 'index', 'path': '', 'limit_s': 0.2}).encode()\n"
-        "w.serve(Hangs(), io.BytesIO(request), io.BytesIO())"
+        "w.serve(Hangs(), io.BytesIO(request), io.BytesIO(), 0)"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], timeout=40)

@@ -71,7 +71,7 @@ class PyAVDecoder:
                     raise media_error("broken", path, found)
                 position = index
                 frames.append(frame.to_ndarray(format="rgb24"))
-        return _stack(path, frames)
+        return _stack(path, frames, table.turns)
 
     def _in_order(self, path: str, table: StreamTable, wanted: list[int]) -> np.ndarray:
         container, stream = open_video(path)
@@ -86,7 +86,7 @@ class PyAVDecoder:
             raise media_error(
                 "broken", path, f"only {len(frames)} of {len(wanted)} wanted frames can be decoded"
             )
-        return _stack(path, frames)
+        return _stack(path, frames, table.turns)
 
 
 class DecordDecoder:
@@ -170,10 +170,10 @@ def _same_times(
         )
 
 
-def _stack(path: str, frames: list[np.ndarray]) -> np.ndarray:
+def _stack(path: str, frames: list[np.ndarray], turns: int) -> np.ndarray:
     if len({frame.shape for frame in frames}) > 1:
         raise media_error("broken", path, "its frame size changes on the way")
-    return np.stack(frames)
+    return np.rot90(np.stack(frames), turns, axes=(1, 2))
 
 
 DECODERS: dict[str, type] = {"pyav": PyAVDecoder, "torchcodec": TorchCodecDecoder, "decord": DecordDecoder}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+MEMORY_KEPT = 64 << 20  # bytes of shared memory that stay allocated between reads
 START_LIMIT_S = 120.0  # a cold import of torch for torchcodec on a busy machine
 
 
@@ -33,24 +34,24 @@ class DecodeProcess:
         root = str(Path(__file__).resolve().parents[3])
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-        arguments = [sys.executable, "-m", "workbench.samples.reader.worker", backend]
+        self._memory = _shared_file()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            arguments,
+            [sys.executable, "-m", "workbench.samples.reader.worker", backend, str(self._memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=environment,
             bufsize=0,
+            pass_fds=[self._memory],
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._write_fd, self._read_fd = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._read_fd, False)
         self._rest = b""
         self.owner = os.getpid()
-        self._finalizer = weakref.finalize(
-            self, _end, self.process, self.owner
-        )  # also runs at interpreter exit
+        # Also runs at interpreter exit; holds no reference to self.
+        self._finalizer = weakref.finalize(self, _end, self.process, self._memory, self.owner)
         answer, _ = self.ask({"op": "probe"}, START_LIMIT_S)
         if "kind" in answer:
             self.kill()
@@ -71,7 +72,7 @@ class DecodeProcess:
             header = json.loads(self._line(until))
             payload = np.empty(header.get("shape", (0,)), dtype=header.get("dtype", "|u1"))
             if payload.size:
-                self._fill(payload.data.cast("B"), until)
+                self._fill(payload.data.cast("B"))
             return header, payload
         except BrokenPipeError:
             raise WorkerDied(self._obituary()) from None
@@ -91,15 +92,15 @@ class DecodeProcess:
         line, self._rest = self._rest.split(b"\n", 1)
         return line
 
-    def _fill(self, target: memoryview, until: float) -> None:
-        done = min(len(self._rest), len(target))
-        target[:done], self._rest = self._rest[:done], self._rest[done:]
+    def _fill(self, target: memoryview) -> None:
+        done = 0
         while done < len(target):
-            self._wait(until)
-            count = os.readv(self._read_fd, [target[done:]])
+            count = os.preadv(self._memory, [target[done:]], done)
             if not count:
-                raise WorkerDied(self._obituary())
+                raise WorkerDied("the decoder process answered with too few bytes")
             done += count
+        if done > MEMORY_KEPT:
+            os.ftruncate(self._memory, 0)
 
     def _wait(self, until: float) -> None:
         left = until - time.monotonic()
@@ -124,7 +125,15 @@ class DecodeProcess:
         return f"the decoder process ended ({how}{': ' + lines[-1][:300] if lines else ''})"
 
 
-def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+def _shared_file() -> int:
+    """Descriptor of a file without a name: it lives in memory and goes when both processes are gone."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("workbench-frames")
+    with tempfile.TemporaryFile() as file:  # macOS
+        return os.dup(file.fileno())
+
+
+def _end(process: subprocess.Popen[bytes], memory: int, owner: int) -> None:
     if os.getpid() != owner:  # a forked child holds a copy of the handle, not the worker
         return
     process.kill()
@@ -132,3 +141,4 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
         if pipe is not None:
             pipe.close()
     process.wait()
+    os.close(memory)

@@ -28,6 +28,8 @@ class StreamTable:
     key frames.
 
     ``seekable`` is False when the table comes from decoding, because packets have no timestamps to seek by.
+    ``turns``: quarter turns counter-clockwise that put a decoded frame upright (telephones film sideways);
+    ``info`` has the upright size.
     """
 
     pts: np.ndarray
@@ -35,6 +37,7 @@ class StreamTable:
     time_base: Fraction
     info: ClipInfo
     seekable: bool
+    turns: int = 0
 
     @property
     def timestamps_s(self) -> np.ndarray:
@@ -75,6 +78,7 @@ def read_table(path: str) -> StreamTable:
             raise media_error("broken", path, "its video stream has no readable parameters")
         rows: list[tuple[int | None, bool, int]] = []
         span_start, span_end = float("inf"), float("-inf")
+        first: av.VideoFrame | None = None
         try:
             for packet in container.demux():
                 if not packet.size:
@@ -85,6 +89,7 @@ def read_table(path: str) -> StreamTable:
                     span_end = max(span_end, start + float((packet.duration or 0) * packet.time_base))
                 if packet.stream_index == stream.index and not packet.is_discard:
                     rows.append((packet.pts, packet.is_keyframe, packet.duration or 0))
+                    first = first or _decode_one(packet)
         except av.error.FFmpegError as error:
             raise media_error("broken", path, f"its packets cannot be read ({_text(error)})") from None
         if not rows:
@@ -94,7 +99,9 @@ def read_table(path: str) -> StreamTable:
         seekable = all(pts is not None for pts, _, _ in rows) and len({pts for pts, _, _ in rows}) == len(
             rows
         )
-        size = (stream.codec_context.width, stream.codec_context.height)
+        turns = round(first.rotation / 90) % 4 if first is not None else 0
+        width, height = stream.codec_context.width, stream.codec_context.height
+        size = (height, width) if turns % 2 else (width, height)
     if seekable:
         rows.sort()
         pts = np.array([row[0] for row in rows], dtype=np.int64)
@@ -104,7 +111,15 @@ def read_table(path: str) -> StreamTable:
         pts, time_base = _decode_times(path, time_base, rate)
         keys, last = np.zeros(1, dtype=np.int64), 0
     info = _clip_info(pts, time_base, last, rate, size)
-    return StreamTable(pts, keys, time_base, info, seekable)
+    return StreamTable(pts, keys, time_base, info, seekable, turns)
+
+
+def _decode_one(packet: av.Packet) -> av.VideoFrame | None:
+    """The first frame out of the decoder, wanted only for its rotation; damage is reported by reads."""
+    try:
+        return next((frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)), None)
+    except av.error.FFmpegError:
+        return None
 
 
 def _clip_info(

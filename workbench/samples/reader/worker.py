@@ -1,9 +1,10 @@
-"""The decode worker: ``python -m workbench.samples.reader.worker BACKEND``.
+"""The decode worker: ``python -m workbench.samples.reader.worker BACKEND DESCRIPTOR``.
 
-It answers one request a line on stdin with one JSON line on stdout, followed by that answer's bytes. It
-holds every library that can crash or spin, so that the caller can kill it. It ends itself at the end of
-its input (the parent is gone) and, should a decoder hang while the parent is gone, by an alarm that needs
-no interpreter to act.
+It answers one request a line on stdin with one JSON line on stdout; the pixels lie in the memory file
+DESCRIPTOR, which it shares with the parent (through a pipe they would take as long as decoding on a busy
+machine). It holds every library that can crash or spin, so that the caller can kill it. It ends itself at
+the end of its input (the parent is gone) and, should a decoder hang while the parent is gone, by an alarm
+that needs no interpreter to act.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def write_probe_clip(path: str, frames: np.ndarray) -> None:
         container.mux(stream.encode(None))
 
 
-def serve(service: Service, requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(service: Service, requests: BinaryIO, answers: BinaryIO, memory: int) -> None:
     """Answer until the input ends. A ``MediaError`` is an answer; anything else ends the process."""
     for line in requests:
         request = json.loads(line)
@@ -117,9 +118,11 @@ def serve(service: Service, requests: BinaryIO, answers: BinaryIO) -> None:
             )
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(json.dumps(header).encode() + b"\n")
         if payload.size:
-            answers.write(payload.data.cast("B"))
+            pixels, done = payload.data.cast("B"), 0
+            while done < len(pixels):
+                done += os.pwrite(memory, pixels[done:], done)
+        answers.write(json.dumps(header).encode() + b"\n")
         answers.flush()
 
 
@@ -129,7 +132,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)  # libraries that print must not write into the answers
     service = Service(arguments[0])
     try:
-        serve(service, sys.stdin.buffer, answers)
+        serve(service, sys.stdin.buffer, answers, int(arguments[1]))
     except BrokenPipeError:  # the parent went away while being answered
         os._exit(0)
 
