@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from workbench.errors import DataError
@@ -49,19 +50,22 @@ def level(rows: pd.DataFrame) -> Estimate | None:
     means = seed_means(rows)
     questions = len(rows) // len(means)
     mean = over_seeds(means, questions)
-    seeds = mean.high - mean.value if mean.seeds > 1 else 0.0
+    seeds = max(mean.high - mean.value, mean.value - mean.low) if mean.seeds > 1 else 0.0
     skills = skill_intervals(rows)
     below, above = (
         math.hypot(seeds, 100 * math.sqrt(sum(end**2 for end in ends)) / len(skills))
         for ends in ([s.accuracy - s.low for s in skills], [s.high - s.accuracy for s in skills])
     )
-    return Estimate(mean.value, mean.value - below, mean.value + above, questions, mean.seeds)
+    low, high = max(0.0, mean.value - below), min(100.0, mean.value + above)
+    return Estimate(mean.value, low, high, questions, mean.seeds)
 
 
 def over_seeds(means: pd.Series, questions: int) -> Estimate:
     """Mean over seeds with its t interval (NaN with one seed)."""
     found = mean_interval(means.tolist())
-    return Estimate(found.estimate, found.low, found.high, questions, found.n_seeds)
+    # a score is a percentage: t intervals over few seeds may reach beyond. NaN stays NaN
+    low, high = np.clip([found.low, found.high], 0.0, 100.0).tolist()
+    return Estimate(found.estimate, low, high, questions, found.n_seeds)
 
 
 def paired(rows: pd.DataFrame, reference: pd.DataFrame) -> Estimate | None:
