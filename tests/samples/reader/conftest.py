@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from media_files import DEADLINE_S
 
 from workbench.errors import WorkbenchError
 from workbench.samples.reader import FrameReader
 from workbench.samples.reader.backends import PREFERENCE
-
-DEADLINE_S = 10.0
 
 
 @pytest.fixture(scope="session", params=PREFERENCE)

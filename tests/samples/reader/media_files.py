@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+DEADLINE_S = 10.0  # of the readers under test
 MS = Fraction(1, 1000)
 UNEVEN_GAPS = (33, 17, 250, 40, 8, 41)  # ms between frames of a variable-rate clip
 

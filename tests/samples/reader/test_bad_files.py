@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import DEADLINE_S
 from media_files import (
+    DEADLINE_S,
     cut,
     lie_about_duration,
     lie_about_frames,
