@@ -73,7 +73,7 @@ def facts(row, frame):
 def answer_static(skill, text, shown):
     """Answer from one frame's facts and the words of the question alone."""
     words = re.findall(r"[a-z]+", text)
-    named = [f for f in shown if f[0] in words or f[1] in words]
+    named = [f for f in shown if not set(f).isdisjoint(words)]
     if skill == "count":
         return COUNTS[len(shown) - 1]
     if skill == "comparison":
@@ -83,7 +83,6 @@ def answer_static(skill, text, shown):
     if skill == "colour" or skill == "where":
         assert len(named) == 1
         return named[0][1 if skill == "colour" else 2]
-    named = [f for f in shown if f[1] in words]
     assert skill == "ocr" and len(named) == 1
     return named[0][0]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 COUNTS = {  # flag -> (argument of make_glyphworld, default, what it counts)
-    "--train-images": ("train_images", 6000, "training images, four or five questions and a caption each"),
+    "--train-images": ("train_images", 12000, "training images, four or five questions and a caption each"),
     "--train-video-questions": (
         "train_video_questions",
         8000,

@@ -2,7 +2,7 @@
 
 A held-out phrasing is another sentence made only of words that occur in training phrasings (of any skill),
 so a word-level tokenizer built from training text knows all its words. Slots: ``{x}`` an object by colour
-("red digit"), by place ("northwest digit") or by name ("seven"), ``{c}`` a colour or a corner, ``{d}`` a digit word, ``{a}`` and ``{b}`` two colours,
+("red digit"), by place ("northwest digit") or by name ("seven"), ``{c}`` a colour or a corner, ``{a}`` and ``{b}`` two colours,
 ``{w}`` the word asked about ("larger", "first").
 """
 
@@ -93,12 +93,12 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "change": {
         "train": (
-            "what colour does the {d} become?",
-            "which colour does the {d} change to?",
-            "the {d} becomes what colour?",
-            "name the new colour of the {d}.",
+            "what colour does the {x} become?",
+            "which colour does the {x} change to?",
+            "the {x} becomes what colour?",
+            "name the new colour of the {x}.",
         ),
-        "test": ("what colour does the {d} change to?", "which colour does the {d} become?"),
+        "test": ("what colour does the {x} change to?", "which colour does the {x} become?"),
     },
     "brief": {
         "train": (

@@ -27,9 +27,9 @@ def _always(scene: Scene) -> list[Track]:
     return [t for t in scene.tracks if t.visible.all() and t.new_colour is None]
 
 
-def _placed(scene: Scene) -> list[Track]:
-    """Digits present in one place in every frame."""
-    return [t for t in scene.tracks if t.visible.all() and not t.moves]
+def _settled(scene: Scene) -> list[Track]:
+    """Digits present in one colour and one place in every frame."""
+    return [t for t in _always(scene) if not t.moves]
 
 
 def static_skills(scene: Scene) -> list[str]:
@@ -38,7 +38,7 @@ def static_skills(scene: Scene) -> list[str]:
     possible = {
         "ocr": bool(always),
         "colour": bool(always),
-        "where": bool(_placed(scene)),
+        "where": bool(_settled(scene)),
         "count": bool(scene.tracks) and all(t.visible.all() for t in scene.tracks),
         "comparison": len(always) >= 2,
     }
@@ -77,8 +77,9 @@ def static_question(scene: Scene, skill: str, held_out: bool, rng: np.random.Gen
         by = track.word if track.moves else f"{track.corner} digit"
         return Question(skill, ask(skill, held_out, rng, x=by), track.colour, COLOUR_NAMES)
     if skill == "where":
-        track = _pick(_placed(scene), rng)
-        return Question(skill, ask(skill, held_out, rng, x=refer(track, rng)), track.corner, CORNERS)
+        track = _pick(_settled(scene), rng)
+        by = f"{track.colour} {('digit', 'number')[int(rng.integers(2))]}"
+        return Question(skill, ask(skill, held_out, rng, x=by), track.corner, CORNERS)
     if skill == "count":
         return Question(skill, ask(skill, held_out, rng), COUNTS[len(scene.tracks) - 1], COUNTS)
     always = _always(scene)
@@ -99,7 +100,7 @@ def temporal_question(
     if skill == "change":
         track = by_role["change"]
         return Question(
-            skill, ask(skill, held_out, rng, d=track.word), str(track.new_colour), COLOUR_NAMES, need
+            skill, ask(skill, held_out, rng, x=f"{track.corner} digit"), str(track.new_colour), COLOUR_NAMES, need
         )
     if skill == "order":
         first, last = sorted(
