@@ -26,7 +26,7 @@ SPAN = 20.0  # points of score that a score axis shows at least
 
 
 class LiveFigure:
-    """``figure`` grows with every ``update``. Its traces are fixed when it is made: an update is one message."""
+    """``figure`` grows with every ``update``. Its traces never change in number: an update is one message."""
 
     def __init__(self, snapshot: Snapshot, widget: bool = False) -> None:
         study = snapshot.study

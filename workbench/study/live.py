@@ -61,7 +61,7 @@ def launch(
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
 ) -> LiveStudy:
-    """Start `workbench study` as a detached process, or find the one that runs; a finished one starts nothing.
+    """Start `workbench study` as a detached process, or find the one that runs; a finished one is only read.
 
     Args:
         recipe: path, from the working directory or the project's folder.
@@ -199,7 +199,7 @@ class LiveStudy:
         pid = self._pid() if self.running else None
         if pid is None:
             return
-        # to the leader alone: it passes the signal on, and a second one would stop its workers at once, unsaved
+        # to the leader alone, who passes it on: a second signal would stop the workers at once, unsaved
         os.kill(pid, signal.SIGINT)
         until = time.monotonic() + wait_s
         while self.running:

@@ -1,4 +1,4 @@
-"""How far a study is, read from its files alone: any process may look, at any time, and torch is never needed.
+"""How far a study is, read from its files alone: any process may look at any time, without torch.
 
 The remaining time is a small simulation: each task's remaining seconds (from its own speed once it runs, from
 the speed of the others before) are dealt to the workers in the scheduler's order, each after what it needs.

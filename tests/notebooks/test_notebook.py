@@ -1,0 +1,144 @@
+"""The first notebook, executed without a browser, as a reader would run it: from ``notebooks/``, all cells, once."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.notebooks.small import NOTEBOOK, quick_set
+from workbench.study.live import launch
+from workbench.study.results import load_results
+
+pytestmark = [pytest.mark.xdist_group("notebook"), pytest.mark.timeout(600), pytest.mark.slow]
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def environment(runs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_RUNS", str(runs))
+        patch.setenv("WORKBENCH_QUICK_SET", quick_set(runs / "world"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def executed(runs, environment):
+    """The notebook after its cells ran, and every message that its kernel sent while they did."""
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    book.cells.append(nbformat.v4.new_code_cell("import sys; print('torch' in sys.modules)"))
+    messages = []
+
+    class Listening(NotebookClient):
+        def process_message(self, message, cell, cell_index):
+            messages.append(message)
+            return super().process_message(message, cell, cell_index)
+
+    Listening(book, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    return book, messages
+
+
+def cell(book, words):
+    return next(c for c in book.cells if c.cell_type == "code" and words in c.source)
+
+
+def printed(of):
+    return "".join(o.text for o in of.outputs if o.output_type == "stream" and o.name == "stdout")
+
+
+def test_every_cell_runs_and_says_nothing_on_stderr(executed):
+    book, _ = executed
+    code = [c for c in book.cells if c.cell_type == "code"]
+    assert all(c.execution_count for c in code)
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+    assert not [o.text for c in code for o in c.outputs if o.output_type == "stream" and o.name == "stderr"]
+
+
+def test_the_curves_grew_while_the_study_ran(executed):
+    _, messages = executed
+    shown = [m["content"]["data"] for m in messages if m["msg_type"] == "display_data"]
+    assert any(WIDGET in data for data in shown), "no live figure"
+    lines = [
+        m["content"]["data"]["text/plain"]
+        for m in messages
+        if m["msg_type"] == "update_display_data" and "text/html" in m["content"]["data"]
+    ]
+    shares = [int(found[1]) for line in lines if (found := re.match(r"(\d+)% ·", line))]
+    assert shares == sorted(shares) and len(set(shares)) > 4
+    assert any("left" in line for line in lines), "no remaining time was ever shown"
+    assert lines[-1].startswith("finished: 3 runs")
+
+
+def test_no_binary_message_was_sent(executed):
+    """Behind a gateway one of them breaks the notebook (ipywidgets#3798)."""
+    _, messages = executed
+    assert sum(m["msg_type"] == "comm_msg" for m in messages) > 3
+    assert not [m["msg_type"] for m in messages if m.get("buffers")]
+
+
+def test_a_saved_notebook_keeps_the_curves(executed):
+    book, _ = executed
+    figures = [o.data[PLOTLY] for o in cell(book, "study.watch()").outputs if PLOTLY in o.get("data", {})]
+    assert len(figures) == 1
+    by_name = {}
+    for trace in figures[0]["data"]:
+        by_name.setdefault(trace.get("name"), []).append(trace)
+    steps, scores = by_name["fixed 16 frames"][0]["x"], by_name["fixed 16 frames"][0]["y"]
+    assert list(steps) == [0, 6, 12, 24] and all(0 <= score <= 100 for score in scores)
+    losses = [t for t in by_name[None] if t["mode"] == "lines"]
+    assert len(losses) == 3 and all(len(t["x"]) > 20 for t in losses)
+    assert min(losses[1]["x"]) == 201, "an arm's loss goes on where the base's ends"
+
+
+def test_conclusions_are_sentences_with_numbers(executed):
+    book, _ = executed
+    text = printed(cell(book, "conclude(analyse"))
+    assert re.search(
+        r"Video-SFT at 16 frames .*\d.*\[.*\d.*\].*n\s=\s48 image and 44 video questions × 1 seed", text
+    )
+    claims = cell(book, "claim of the paper").outputs[0].data["text/markdown"]
+    assert "Video-SFT reliably raises video scores." in claims and "One seed" in claims
+
+
+def test_table_figures_and_frames_are_there(executed):
+    book, _ = executed
+    assert "fixed-16" in printed(cell(book, "render_table"))
+    for words in ("figures.plane", "figures.copies"):
+        assert cell(book, words).outputs[0].data[PLOTLY]["data"]
+    frames = cell(book, "midpoint_indices")
+    assert sum("image/png" in o.get("data", {}) for o in frames.outputs) == 3
+    assert "2 of 32 frames" in printed(frames) and "16 of 32 frames" in printed(frames)
+    assert "<table" in cell(book, "frames_used").outputs[0].data["text/html"]
+
+
+def test_the_kernel_never_loads_torch(executed):
+    book, _ = executed
+    assert printed(book.cells[-1]).strip() == "False"
+
+
+def test_a_finished_study_is_only_read(executed, runs):
+    study = launch()
+    before = study.log.stat().st_mtime_ns
+    began = time.monotonic()
+    assert study.finished and not study.running
+    assert study.watch() == runs / "trap-quick"
+    assert time.monotonic() - began < 10 and study.log.stat().st_mtime_ns == before
+    assert load_results(study.directory).complete
+    assert (study.directory / "report.html").is_file()
+
+
+def test_it_is_committed_without_outputs_and_names_no_machine():
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(book)
+    code = [c for c in book.cells if c.cell_type == "code"]
+    assert not any(c.outputs or c.execution_count for c in code)
+    assert not re.search(r"/home/|/root|/work/|/tmp/", NOTEBOOK.read_text(encoding="utf-8"))
