@@ -1,4 +1,6 @@
-"""`workbench evaluate CHECKPOINT DATA.jsonl`: score a saved model on any dataset file, with intervals over samples."""
+"""`workbench evaluate CHECKPOINT DATA.jsonl`: score a saved model on any dataset file, with intervals over
+samples.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,14 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         help="score a checkpoint on a dataset file",
         description="Scores every question of DATA at a fixed number of frames a video (images: --copies).",
     )
-    parser.add_argument("checkpoint", type=Path, help="a model folder (…/checkpoints/NAME/model, or NAME itself)")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a model folder (…/checkpoints/NAME/model, or NAME itself)"
+    )
     parser.add_argument("data", type=Path, help="LLaVA-style JSONL")
     parser.add_argument("--frames", type=int, default=16, help="frames a video (default 16)")
-    parser.add_argument("--copies", type=int, default=1, help="show every image as so many copies (the copies probe)")
+    parser.add_argument(
+        "--copies", type=int, default=1, help="show every image as so many copies (the copies probe)"
+    )
     parser.add_argument("--limit", type=int, help="at most so many questions, balanced over skills")
     parser.add_argument("--out", type=Path, help="write one row a question (Parquet)")
     parser.set_defaults(func=run)
@@ -36,15 +42,20 @@ def run(args: argparse.Namespace) -> int:
     with FrameReader() as reader:
         plan = make_plan(make_policy(FramesSection(policy="fixed", frames=args.frames)), samples, reader)
         if args.copies > 1:
-            plan = plan.with_copies({s.id: args.copies for s in samples if s.media is not None and not s.is_video})
-        table = evaluate(model, processor, samples, plan, reader, suite=args.data.stem, step=0, condition="own")
+            plan = plan.with_copies(
+                {s.id: args.copies for s in samples if s.media is not None and not s.is_video}
+            )
+        table = evaluate(
+            model, processor, samples, plan, reader, suite=args.data.stem, step=0, condition="own"
+        )
     lines = [f"{'skill':<16}{'n':>6}{'accuracy':>10}   95% interval (over samples of one model)"]
     for row in skill_intervals(table):
         lines.append(f"{row.skill:<16}{row.n:>6}{row.accuracy:>10.3f}   [{row.low:.3f}, {row.high:.3f}]")
     print("\n".join(lines))
     failed = int(table["error"].notna().sum())
     if failed:
-        print(f"{failed} of {len(table)} questions could not be shown (counted as wrong); first: {table['error'].dropna().iloc[0]}")
+        first = table["error"].dropna().iloc[0]
+        print(f"{failed} of {len(table)} questions could not be shown (counted as wrong); first: {first}")
     if args.out is not None:
         table.to_parquet(args.out)
         print(f"{len(table)} rows in {args.out}")

@@ -1,4 +1,6 @@
-"""`workbench study`: train every arm and seed of a recipe in parallel, evaluate, report. `workbench train`: one recipe, one seed."""
+"""`workbench study`: train every arm and seed of a recipe in parallel, evaluate, report. `workbench train`:
+one recipe, one seed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     _common(study)
     study.set_defaults(func=run_study)
     train = subparsers.add_parser(
-        "train", help="train a recipe's stages with one seed", description="The stages of a recipe, one after the other."
+        "train",
+        help="train a recipe's stages with one seed",
+        description="The stages of a recipe, one after the other.",
     )
     train.add_argument("recipes", nargs=1, type=Path, metavar="RECIPE")
     train.add_argument("--seed", type=int)
@@ -32,7 +36,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs (default: the recipe's `output`)")
-    parser.add_argument("--workers", type=int, help="processes at once (default: the recipe's machine.workers)")
+    parser.add_argument(
+        "--workers", type=int, help="processes at once (default: the recipe's machine.workers)"
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change recipe values")
     parser.add_argument("--no-report", action="store_true", help="do not write report.html")
 

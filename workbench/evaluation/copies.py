@@ -1,7 +1,8 @@
 """The copies probe [OURS]: is an image lost, or only shown at the wrong frame budget?
 
-The same images are asked once as they are and once as so many identical copies as the arm would give a video with that question. What
-copies bring back is budget miscalibration; what they do not bring back is forgetting.
+The same images are asked once as they are and once as so many identical copies as the arm would give a video
+with that question. What copies bring back is budget miscalibration; what they do not bring back is
+forgetting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Ask a model every question of a suite; one row a question, with what it was really shown.
 
-Multiple choice is scored by likelihood: the answer with the largest log-probability among the choices is the prediction. Questions whose
-choices are single tokens cost one packed forward pass; longer choices are appended in turn. A question without choices is answered by greedy
-generation and compared after lower-casing and removing outer punctuation.
+Multiple choice is scored by likelihood: the answer with the largest log-probability among the choices is the
+prediction. Questions whose choices are single tokens cost one packed forward pass; longer choices are
+appended in turn. A question without choices is answered by greedy generation and compared after lower-casing
+and removing outer punctuation.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def evaluate(
         columns: constants added to every row (suite, arm, seed, step, condition).
 
     Returns:
-        The score table of docs/architecture.md. A sample whose media cannot be read is a row with ``correct`` False,
-        ``prediction`` None and the reason in ``error``; it is counted, never dropped.
+        The score table of docs/architecture.md. A sample whose media cannot be read is a row with ``correct``
+        False, ``prediction`` None and the reason in ``error``; it is counted, never dropped.
     """
     packing = packing or Packing()
     was_training = model.training
@@ -141,7 +142,7 @@ def _choose(row: dict[str, Any], sample: Sample, scores: torch.Tensor) -> None:
     row["log_probability"] = float(scores[answer])
 
 
-def _score_single(model, processor, items, candidates, packing):  # noqa: ANN001, ANN202 - inner helper
+def _score_single(model, processor, items, candidates, packing):
     """Log-probabilities of one-token choices from one forward pass over packed prompts."""
     for batch, members in _packed(items, processor, packing):
         logits = model.logits_at(**_inputs(batch, model), at=_last_positions(batch).to(model.device))
@@ -151,7 +152,7 @@ def _score_single(model, processor, items, candidates, packing):  # noqa: ANN001
             yield at, line[[ids[0] for ids in candidates[at]]]
 
 
-def _score_several(model, processor, items, candidates, packing):  # noqa: ANN001, ANN202
+def _score_several(model, processor, items, candidates, packing):
     """Summed log-probabilities of choices of any length: one packed conversation a choice."""
     expanded: list[tuple[tuple[int, int], Prepared]] = []
     for at, prepared in items:
@@ -179,7 +180,7 @@ def _score_several(model, processor, items, candidates, packing):  # noqa: ANN00
     yield from totals.items()
 
 
-def _packed(items, processor, packing: Packing):  # noqa: ANN001, ANN202
+def _packed(items, processor, packing: Packing):
     """Micro-batches of (key, prepared) items, each with the items that its conversations index."""
     if not items:
         return
@@ -247,10 +248,12 @@ def losses_by_frames(
     reader: FrameReader,
     packing: Packing | None = None,
 ) -> pd.DataFrame:
-    """The model's loss on every sample at several frame counts: what labels for a frame policy are measured from.
+    """The model's loss on every sample at several frame counts: what labels for a frame policy are measured
+    from.
 
     Returns:
-        Columns sample_id, question, frames (planned), loss (nats of the right answer among the vocabulary), correct.
+        Columns sample_id, question, frames (planned), loss (nats of the right answer among the vocabulary),
+        correct.
     """
     parts = []
     for frames, plan in plans.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from workbench.errors import DataError
 from workbench.recipe import Recipe, load_recipe
+from workbench.study import ranks
 from workbench.study.scheduler import Study, TerminalProgress, open_study, run_studies
 
 
@@ -25,7 +27,8 @@ def run_recipes(
     progress: Callable[[float, float, str], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Train and evaluate the recipes in one pool of worker processes, print a table and write ``report.html``.
+    """Train and evaluate the recipes in one pool of worker processes, print a table and write
+    ``report.html``.
 
     Args:
         quick: keep only what the recipe's ``quick`` section names; its runs go to ``<name>-quick``.
@@ -37,6 +40,9 @@ def run_recipes(
     Raises:
         WorkbenchError: a recipe that does not validate, data that is missing, a task that failed, Ctrl-C.
     """
+    together = ranks.world_size() > 1
+    if together and ranks.rank() != 0:
+        say = _nothing
     studies: list[Study] = []
     for path in recipes:
         recipe = load_recipe(path, overrides)
@@ -47,7 +53,16 @@ def run_recipes(
             chosen_seeds = seeds if seeds is not None else recipe.quick.seeds
             name = f"{recipe.name}-quick"
         directory = Path(out or recipe.output) / name
-        studies.append(open_study(recipe, directory, seeds=chosen_seeds, arms=chosen_arms, quick=quick))
+        opened = functools.partial(
+            open_study, recipe, directory, seeds=chosen_seeds, arms=chosen_arms, quick=quick
+        )
+        studies.append(ranks.in_turn(opened) if together else opened())
+    if together:
+        for study in studies:
+            ranks.run_here(study, command)
+        if ranks.rank() == 0:
+            _report(studies, report, say)
+        return [study.directory for study in studies]
     bar = TerminalProgress() if progress is None else None
     try:
         run_studies(
@@ -59,12 +74,20 @@ def run_recipes(
     finally:
         if bar is not None:
             bar.close()
+    _report(studies, report, say)
+    return [study.directory for study in studies]
+
+
+def _nothing(text: str) -> None:
+    return None
+
+
+def _report(studies: Sequence[Study], report: bool, say: Callable[[str], None]) -> None:
     for study in studies:
         if study.recipe.evaluation.suites and any(task.arm != "base" for task in study.tasks):
             _tell(study, report, say)
         else:
             say(f"{study.recipe.name}: finished, runs in {study.directory}")
-    return [study.directory for study in studies]
 
 
 def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
@@ -89,7 +112,9 @@ def ensure_data(recipe: Recipe, say: Callable[[str], None]) -> None:
         return
     if recipe.data.make is None:
         raise DataError(
-            f"run {recipe.name}", f"its data folder {root} does not exist", "set data.root to where the data lies"
+            f"run {recipe.name}",
+            f"its data folder {root} does not exist",
+            "set data.root to where the data lies",
         )
     from workbench.cli.main import main
 
@@ -97,4 +122,6 @@ def ensure_data(recipe: Recipe, say: Callable[[str], None]) -> None:
     say("making data: workbench " + shlex.join(arguments))
     code = main(arguments)
     if code:
-        raise DataError(f"make the data of {recipe.name}", f"`data make` ended with {code}", "see the message above")
+        raise DataError(
+            f"make the data of {recipe.name}", f"`data make` ended with {code}", "see the message above"
+        )

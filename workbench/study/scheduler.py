@@ -1,33 +1,38 @@
 """Run a study: tasks in parallel worker processes, each with few threads; resumable at any moment.
 
-Two single-thread workers beat one two-thread worker on tiny models, and a task that is finished is never run again: rerunning the same
-command after Ctrl-C, a crash or a kill goes on from each run's last checkpoint.
+Two single-thread workers beat one two-thread worker on tiny models, and a task that is finished is never run
+again: rerunning the same command after Ctrl-C, a crash or a kill goes on from each run's last checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait as wait_for_processes
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from workbench.errors import Interrupted, RecipeError, WorkbenchError
+from workbench.errors import DiskFullError, Interrupted, RecipeError, WorkbenchError
 from workbench.recipe import Recipe, recipe_hash, to_yaml
 from workbench.runs import Run, environment
 from workbench.study.tasks import Task, make_tasks
+from workbench.training.stopping import StopRequest
 
 POLL_S = 0.5
+STOP_SIGNALS = (signal.SIGINT, signal.SIGUSR1)  # what makes a worker finish its step, save and return
 
 
 @dataclass
@@ -120,55 +125,75 @@ def run_studies(
     waiting = [(study, task) for study in studies for task in study.tasks if task.id not in study.done]
     running: dict[Future, tuple[Study, Task]] = {}
     failures: list[tuple[Task, BaseException]] = []
-    interrupted = False
+    stop = StopRequest()
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker_starts)
     try:
-        while waiting or running:
-            if not interrupted and not failures:
-                for study, task in _ready(waiting, workers - len(running)):
-                    waiting.remove((study, task))
-                    running[pool.submit(_work, study.directory, task, command)] = (study, task)
-            if not running:
-                break
-            try:
+        with stop:
+            told = False
+            while waiting or running:
+                hopeless = any(isinstance(error, BrokenProcessPool | DiskFullError) for _, error in failures)
+                if not stop.asked and not hopeless:
+                    for study, task in _ready(waiting, workers - len(running)):
+                        waiting.remove((study, task))
+                        # submitting starts processes, which inherit what is blocked
+                        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+                        future = pool.submit(_work, study.directory, task, command)
+                        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+                        running[future] = (study, task)
+                if not running:
+                    break
                 finished, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt:
-                interrupted = True
-                _signal_children(signal.SIGINT)
-                continue
-            peak = max(peak, memory_bytes())
-            if progress is not None:
-                progress(*_progress(studies, [pair for pair in running.values()]))
-            for future in finished:
-                study, task = running.pop(future)
-                error = future.exception()
-                if error is None:
-                    study.done.add(task.id)
-                elif isinstance(error, Interrupted):
-                    interrupted = True
-                else:
-                    failures.append((task, error))
-    except KeyboardInterrupt:
-        interrupted = True
-        _signal_children(signal.SIGINT)
+                if stop.asked and not told:
+                    told = _tell_workers(signal.SIGUSR1)
+                peak = max(peak, memory_bytes())
+                if progress is not None:
+                    progress(*_progress(studies, list(running.values())))
+                for future in finished:
+                    study, task = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        study.done.add(task.id)
+                    elif isinstance(error, Interrupted | KeyboardInterrupt):
+                        stop.asked = True
+                    else:
+                        failures.append((task, error))
+    except KeyboardInterrupt:  # a second Ctrl-C: nobody is waited for
+        stop.asked = True
+        _tell_workers(signal.SIGKILL)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         for study in studies:
-            _close(study, time.monotonic() - began, peak)
-    if interrupted:
-        raise Interrupted(
-            "go on with the study", "it was interrupted; every step is saved", f"resume with: {command}"
-        )
+            close_study(study, time.monotonic() - began, peak)
     if failures:
-        task, error = failures[0]
-        if isinstance(error, BrokenProcessPool):
-            found = f"its worker process died while {task.id} ran (killed, or out of memory)"
-            raise WorkbenchError("finish the study", found, f"resume with: {command}") from error
-        if isinstance(error, WorkbenchError):
-            raise error
-        raise WorkbenchError(
-            f"finish task {task.id}", f"{type(error).__name__}: {error}", f"resume with: {command}"
-        ) from error
+        raise _explained(failures, studies, command) from failures[0][1]
+    if stop.asked and not all(study.finished for study in studies):
+        raise Interrupted(
+            "go on with the study",
+            "it was interrupted; every finished step is saved",
+            f"Resume with: {command}",
+        )
+
+
+def _explained(
+    failures: list[tuple[Task, BaseException]], studies: Sequence[Study], command: str
+) -> WorkbenchError:
+    """The first failure as one message that names its task and says what became of the others."""
+    task, error = failures[0]
+    others = [other.id for other, _ in failures[1:]]
+    if isinstance(error, BrokenProcessPool):
+        ran = " or ".join([task.id, *others])
+        found = f"a worker process died while it ran {ran} (killed, or out of memory)"
+        return WorkbenchError("finish the study", found, f"Nothing saved is lost; resume with: {command}")
+    done, total = sum(len(s.done) for s in studies), sum(len(s.tasks) for s in studies)
+    rest = f"{done} of {total} tasks are finished and kept" + (
+        f"; also failed: {', '.join(others)}" if others else ""
+    )
+    if isinstance(error, WorkbenchError):
+        error.asked = f"finish task {task.id} ({rest}), which had to {error.asked}"
+        return error
+    name = f"finish task {task.id} ({rest})"
+    text = " ".join(str(error).split())
+    return WorkbenchError(name, f"{type(error).__name__}: {text}", f"Resume with: {command}")
 
 
 def _ready(waiting: list[tuple[Study, Task]], places: int) -> list[tuple[Study, Task]]:
@@ -184,26 +209,46 @@ def _ready(waiting: list[tuple[Study, Task]], places: int) -> list[tuple[Study, 
 
 
 def _worker_starts() -> None:
+    """In a new worker: stop signals stay blocked but while a task runs, also those that come during
+    start-up.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Do not outlive a killed scheduler: it could not be resumed while this process still writes."""
+    parent = parent_process()
+    if parent is not None:
+        wait_for_processes([parent.sentinel])
+        os._exit(1)
 
 
 def _work(directory: Path, task: Task, command: str) -> None:
-    from workbench.study.worker import run_task  # heavy imports only inside workers
-
-    run_task(directory, task, command)
-
-
-def _signal_children(number: int) -> None:
-    for child in psutil.Process().children():
+    with StopRequest(STOP_SIGNALS):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
-            child.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
+            from workbench.study.worker import run_task  # heavy imports only inside workers
+
+            run_task(directory, task, command)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _tell_workers(number: int) -> bool:
+    """Send a signal to every worker process (not to other children, such as multiprocessing's tracker)."""
+    for child in active_children():
+        with contextlib.suppress(ProcessLookupError):
+            if child.pid is not None:
+                os.kill(child.pid, number)
+    return True
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process and all its descendants, shared pages counted once (PSS) where the system says."""
+    """Resident memory of this process and all its descendants, shared pages counted once (PSS) where the
+    system says.
+    """
     total = 0
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:
@@ -224,19 +269,21 @@ def _progress(studies: Sequence[Study], running: list[tuple[Study, Task]]) -> tu
         directory = study.directory / "runs" / task.id
         if (directory / "heartbeat").exists():
             status = Run.open(directory).status()
-            share = min(1.0, status.step / status.total) if status.total else 0.0
+            share = min(1.0, (status.step or 0) / status.total) if status.total else 0.0
         done += task.cost * share
         names.append(f"{task.id} {share:.0%}")
     return done, total, ", ".join(names)
 
 
-def _close(study: Study, seconds: float, peak: int) -> None:
+def close_study(study: Study, seconds: float, peak: int) -> None:
+    """Add a session to ``study.json``: its time, its memory, and the end if every task is finished."""
     state = json.loads((study.directory / "study.json").read_text())
     state["wall_s"] += seconds
     state["peak_rss_bytes"] = max(state["peak_rss_bytes"], peak)
     if study.finished and state["finished"] is None:
         state["finished"] = _now()
-    _write_state(study, state)
+    with contextlib.suppress(OSError):  # a full disk: the error that stopped the study is the one to show
+        _write_state(study, state)
 
 
 def _write_state(study: Study, state: dict[str, Any]) -> None:
@@ -255,7 +302,8 @@ class TerminalProgress:
     def __init__(self) -> None:
         from tqdm.auto import tqdm
 
-        self.bar = tqdm(total=100.0, unit="%", file=sys.stderr, bar_format="{desc} {percentage:3.0f}% |{bar:24}| {elapsed} < {remaining}  {postfix}")  # fmt: skip
+        layout = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed} < {remaining}  {postfix}"
+        self.bar = tqdm(total=100.0, unit="%", file=sys.stderr, bar_format=layout)
         self.bar.set_description("study")
 
     def __call__(self, done: float, total: float, now: str) -> None:

@@ -1,4 +1,6 @@
-"""A study as a task graph: one task trains one model. ``base-s0`` runs the recipe's stages; ``fixed-16-s0`` goes on from it."""
+"""A study as a task graph: one task trains one model. ``base-s0`` runs the recipe's stages; ``fixed-16-s0``
+goes on from it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Task:
-    """``needs`` are ids of tasks that must be finished; ``cost`` is a relative estimate of the time it takes."""
+    """``needs`` are ids of tasks that must be finished; ``cost`` is a relative estimate of the time it
+    takes.
+    """
 
     id: str
     arm: str
@@ -53,7 +57,9 @@ def make_tasks(
 
 
 def arm_needs(recipe: Recipe, name: str) -> tuple[str, ...]:
-    """Arms that must be finished before ``name``: what it says, the pilot of its policy, the arm it is matched to."""
+    """Arms that must be finished before ``name``: what it says, the pilot of its policy, the arm it is
+    matched to.
+    """
     arm = recipe.arms[name]
     found = dict.fromkeys(arm.needs)
     for stage in arm.stages:
@@ -73,7 +79,9 @@ def _closure(recipe: Recipe, names: tuple[str, ...]) -> list[str]:
             )
         if name in path:
             raise RecipeError(
-                f"order the arms {' -> '.join((*path, name))}", "they need each other", "remove one of the needs"
+                f"order the arms {' -> '.join((*path, name))}",
+                "they need each other",
+                "remove one of the needs",
             )
         if name not in order:
             for other in arm_needs(recipe, name):
@@ -101,7 +109,11 @@ def frames_guess(section: FramesSection) -> float:
 def _cost(stages: Sequence[StageSection], recipe: Recipe) -> float:
     def one(stage: StageSection) -> float:
         steps = stage.steps or 100 * (stage.epochs or 1)
-        return steps * stage.batch * (2.0 + frames_guess(stage.frames) * (0.3 if stage.objective == "align" else 1.0))
+        return (
+            steps
+            * stage.batch
+            * (2.0 + frames_guess(stage.frames) * (0.3 if stage.objective == "align" else 1.0))
+        )
 
     return math.fsum(one(stage) for stage in stages) + 1.0
 

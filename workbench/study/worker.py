@@ -1,4 +1,6 @@
-"""One task of a study, in a worker process: build the model, train its stages, evaluate on the way, write the run."""
+"""One task of a study, in a worker process: build the model, train its stages, evaluate on the way, write the
+run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from workbench.errors import CheckpointError, WorkbenchError
+from workbench.errors import CheckpointError, Interrupted, WorkbenchError
 from workbench.evaluation.copies import copies_plan
 from workbench.evaluation.evaluate import Packing, evaluate, losses_by_frames, subset
 from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
@@ -25,6 +27,7 @@ from workbench.samples.sample import ClipInfo, Sample
 from workbench.samples.source import load_source
 from workbench.study.tasks import BASE, Task, eval_points, task_id
 from workbench.training.loop import Trainer
+from workbench.training.ranks import SilentRun
 
 MEASURED = "losses.parquet"
 
@@ -44,13 +47,16 @@ class Bench:
     def source(self, name: str) -> list[Sample]:
         if name not in self._sources:
             section = self.recipe.data.sources[name]
-            self._sources[name] = load_source(self.root / section.path, limit=section.limit, skills=section.skills)
+            self._sources[name] = load_source(
+                self.root / section.path, limit=section.limit, skills=section.skills
+            )
         return self._sources[name]
 
     def run_dir(self, arm: str, seed: int) -> Path:
         return self.study_dir / "runs" / task_id(arm, seed)
 
-    # -- frames -----------------------------------------------------------------------------------------------
+    # -- frames
+    # -----------------------------------------------------------------------------------------------
 
     def plan(self, frames: FramesSection, samples: list[Sample], seed: int, reader: Any = None) -> FramePlan:
         """The plan of one frames section over samples; pilots and matched arms are looked up in the study."""
@@ -85,8 +91,14 @@ def bench(study_dir: Path) -> Bench:
     return Bench(study_dir)
 
 
-def run_task(study_dir: Path, task: Task, command: str) -> None:
+def run_task(
+    study_dir: Path, task: Task, command: str, *, meet: Callable[[], None] | None = None, silent: bool = False
+) -> None:
     """Train and evaluate one task; returns when its run is finished.
+
+    Args:
+        meet: under ``torchrun``: waits for the other ranks; called when rank 0 has made the run.
+        silent: this is another rank than 0: it trains along and writes nothing.
 
     Raises:
         WorkbenchError: anything the user can mend; the run records it as its exit reason.
@@ -94,32 +106,41 @@ def run_task(study_dir: Path, task: Task, command: str) -> None:
     shared = bench(study_dir)
     recipe = shared.recipe
     torch.set_num_threads(recipe.machine.threads)
+    directory = shared.run_dir(task.arm, task.seed)
+    if silent:
+        if meet is not None:
+            meet()
+        _run(shared, SilentRun(directory), task, command)
+        return
     run = Run.create(
-        shared.run_dir(task.arm, task.seed),
+        directory,
         to_yaml(recipe),
         {"arm": task.arm, "seed": task.seed, "study": recipe.name, "recipe_hash": recipe_hash(recipe)},
     )
     if run.status().state == "finished":
         return
+    if meet is not None:
+        meet()
     try:
         _run(shared, run, task, command)
     except WorkbenchError as error:
-        if error.exit_code != 130:
+        if error.exit_code != Interrupted.exit_code:
             run.finish("failed", str(error))
         raise
     except BaseException as error:
-        run.finish("failed", f"{type(error).__name__}: {error}")
+        stopped = isinstance(error, KeyboardInterrupt)
+        run.finish("interrupted" if stopped else "failed", f"{type(error).__name__}: {error}")
         raise
     run.finish("finished")
 
 
-def _run(shared: Bench, run: Run, task: Task, command: str) -> None:
+def _run(shared: Bench, run: Run | SilentRun, task: Task, command: str) -> None:
     recipe = shared.recipe
     arm = recipe.arms.get(task.arm)
     stages = recipe.stages if arm is None else arm.stages
     torch.manual_seed(task.seed)
     model, processor = _model(shared, run, task)
-    if not stages:
+    if not stages:  # nothing to train: every rank scores, rank 0 writes
         _evaluate(shared, run, task, model, processor, 0, final=True)
         return
     score = _Score(shared, run, task, model, processor)
@@ -139,9 +160,12 @@ def _run(shared: Bench, run: Run, task: Task, command: str) -> None:
     points = [trainer.total_steps] if arm is None else eval_points(recipe, trainer.total_steps)
     trainer.points, score.last = frozenset(points), trainer.total_steps
     trainer.train()
-    if arm is not None and arm.measure is not None:
+    if arm is not None and arm.measure is not None and isinstance(run, Run):
         samples = shared.source(arm.measure.source)
-        plans = {n: shared.plan(FramesSection(policy="fixed", frames=n), samples, task.seed) for n in arm.measure.frames}
+        plans = {
+            n: shared.plan(FramesSection(policy="fixed", frames=n), samples, task.seed)
+            for n in arm.measure.frames
+        }
         table = losses_by_frames(model, processor, samples, plans, shared.reader, _packing(stages[-1]))
         table.to_parquet(run.directory / MEASURED)
 
@@ -149,7 +173,7 @@ def _run(shared: Bench, run: Run, task: Task, command: str) -> None:
 class _Score:
     """Called by the trainer at every evaluation point."""
 
-    def __init__(self, shared: Bench, run: Run, task: Task, model: Any, processor: Any) -> None:
+    def __init__(self, shared: Bench, run: Run | SilentRun, task: Task, model: Any, processor: Any) -> None:
         self.call: Callable[[int, bool], None] = lambda step, final: _evaluate(
             shared, run, task, model, processor, step, final
         )
@@ -159,7 +183,7 @@ class _Score:
         self.call(step, step == self.last)
 
 
-def _model(shared: Bench, run: Run, task: Task) -> tuple[Any, Any]:
+def _model(shared: Bench, run: Run | SilentRun, task: Task) -> tuple[Any, Any]:
     """The model a task starts from: its own last checkpoint, the base's result, or a new one."""
     recipe, section = shared.recipe, shared.recipe.model
     latest = run.latest_checkpoint()
@@ -171,7 +195,9 @@ def _model(shared: Bench, run: Run, task: Task) -> tuple[Any, Any]:
         if base is None and section.checkpoint is not None:
             return load_tempflex(Path(section.checkpoint), **overrides)
         if base is None:
-            raise CheckpointError(f"start arm {task.arm!r}", "the base has no checkpoint", "run the study again")
+            raise CheckpointError(
+                f"start arm {task.arm!r}", "the base has no checkpoint", "run the study again"
+            )
         return load_tempflex(base / "model", **overrides)
     if section.checkpoint is not None:
         return load_tempflex(Path(section.checkpoint))
@@ -203,8 +229,12 @@ def _packing(stage: StageSection) -> Packing:
     return Packing(stage.tokens_per_row, stage.rows_per_micro_batch)
 
 
-def _evaluate(shared: Bench, run: Run, task: Task, model: Any, processor: Any, step: int, final: bool) -> None:
-    """Score every suite: images once, videos at the arm's own policy; at the end also at a common count, and copies."""
+def _evaluate(
+    shared: Bench, run: Run | SilentRun, task: Task, model: Any, processor: Any, step: int, final: bool
+) -> None:
+    """Score every suite: images once, videos at the arm's own policy; at the end also at a common count, and
+    copies.
+    """
     recipe, section = shared.recipe, shared.recipe.evaluation
     arm = recipe.arms.get(task.arm)
     stages = recipe.stages if arm is None else arm.stages

@@ -1,11 +1,13 @@
-"""Which samples does step k see? A pure function of (seed, stage, step), so that resuming needs a step number and nothing else.
+"""Which samples does step k see? A pure function of (seed, stage, step), so that resuming needs a step number
+and nothing else.
 
 Algorithm, in three phases:
-1. *shares to counts*: by step k a source is owed ``batch * share * (k + 1)`` visits; whole ones are given, places left over go to
-   the sources owed most, so that long-run shares are exact. O(steps * sources) once.
-2. *counts to positions*: a source is read as an endless sequence of epochs, each one a fresh permutation keyed by
-   (seed, stage, source, epoch); the running sum of counts says where step k starts. O(batch) a step.
-3. *turns*: of a conversation with more turns than asked, a subset keyed by (seed, stage, step, place) is kept, in order.
+1. *shares to counts*: by step k a source is owed ``batch * share * (k + 1)`` visits; whole ones are given,
+   places left over go to the sources owed most, so that long-run shares are exact. O(steps * sources) once.
+2. *counts to positions*: a source is read as an endless sequence of epochs, each one a fresh permutation
+   keyed by (seed, stage, source, epoch); the running sum of counts says where step k starts. O(batch) a step.
+3. *turns*: of a conversation with more turns than asked, a subset keyed by (seed, stage, step, place) is
+   kept, in order.
 """
 
 from __future__ import annotations
@@ -97,7 +99,9 @@ class BatchPlan:
         if key not in self._orders:
             if len(self._orders) > 4 * len(self.names):
                 self._orders.clear()
-            self._orders[key] = _generator(self.seed, self.stage, name, epoch).permutation(len(self.sources[name]))
+            self._orders[key] = _generator(self.seed, self.stage, name, epoch).permutation(
+                len(self.sources[name])
+            )
         return self._orders[key]
 
     def step(self, step: int) -> list[Visit]:

@@ -1,4 +1,6 @@
-"""Learning rates: one a module group, shaped over the stage by a schedule; a group without a rate is frozen."""
+"""Learning rates: one a module group, shaped over the stage by a schedule; a group without a rate is
+frozen.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from workbench.recipe.schema import OptimizerSection, StageSection
 def schedule_factor(step: int, steps: int, section: OptimizerSection) -> float:
     """Share of the peak learning rate used at ``step`` (0-based) of ``steps``.
 
-    Warm-up is linear over ``section.warmup`` of the steps. ``cosine`` then falls to 0; ``trapezoid`` stays flat and
-    falls linearly over the last ``section.cooldown`` of the steps; ``constant`` stays.
+    Warm-up is linear over ``section.warmup`` of the steps. ``cosine`` then falls to 0; ``trapezoid`` stays
+    flat and falls linearly over the last ``section.cooldown`` of the steps; ``constant`` stays.
     """
     warmup = round(section.warmup * steps)
     if step < warmup:

@@ -2,10 +2,11 @@
 
 Axes: B packed rows, L row length, N tokens of one conversation, T patches of all media, M media items.
 
-Phases: (1) *plan*: best-fit decreasing of lengths into rows of a given capacity, O(S log S) for S conversations; a
-conversation longer than the capacity gets a row of its own (nothing is ever truncated); (2) *materialise*: one copy of
-every tensor into place. Isolation is not the padding's job: ``segment_ids`` becomes the block-diagonal attention mask,
-``position_ids`` restart, and media stay whole because the encoder and the fusion see each item on its own.
+Phases: (1) *plan*: best-fit decreasing of lengths into rows of a given capacity, O(S log S) for S
+conversations; a conversation longer than the capacity gets a row of its own (nothing is ever truncated); (2)
+*materialise*: one copy of every tensor into place. Isolation is not the padding's job: ``segment_ids``
+becomes the block-diagonal attention mask, ``position_ids`` restart, and media stay whole because the encoder
+and the fusion see each item on its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ IGNORE = -100
 
 
 def plan_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of indices into ``lengths``; every row's sum is at most ``capacity`` unless it holds a single longer item.
+    """Rows of indices into ``lengths``; every row's sum is at most ``capacity`` unless it holds a single
+    longer item.
 
     Best-fit decreasing: the longest remaining item goes where it leaves the least room.
     """
@@ -46,7 +48,9 @@ def plan_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One micro-batch; shapes as in docs/architecture.md. ``rows[b]`` lists the conversations of row b, left to right."""
+    """One micro-batch; shapes as in docs/architecture.md. ``rows[b]`` lists the conversations of row b, left
+    to right.
+    """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
