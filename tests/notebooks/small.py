@@ -1,4 +1,4 @@
-"""The quick study made small: a world of a few hundred files and some dozen steps, about half a minute in all."""
+"""The quick study made small: a world of a few hundred files, some dozen steps, half a minute in all."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ class LiveFigure:
             title_text="Video-SFT step", range=[-0.04 * _steps(snapshot), 1.04 * _steps(snapshot)], col=3
         )
         drawing.update_yaxes(rangemode="tozero", col=1)
-        layout(drawing, 380, margin={"l": 48, "r": 16, "t": 84, "b": 52})
+        for column in PANELS.values():
+            drawing.update_yaxes(range=[0, 100], col=column)
+        layout(drawing, 380, margin={"l": 48, "r": 16, "t": 84, "b": 52}, autosize=True)
         self.figure: go.Figure = go.FigureWidget(drawing) if widget else drawing
         self.update(snapshot)
 

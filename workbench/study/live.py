@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from workbench.report.live import LiveFigure
 
 LOG, PROCESS = "study.log", "process.json"
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
 FASTEST_S = 0.25  # more than four updates a second only fill the browser's queue
 LOG_LINES = 12
 SAME_START_S = 2.0  # process start times read twice differ by rounding
@@ -211,7 +212,8 @@ class LiveStudy:
     def watch(self, every_s: float = 2.0) -> Path:
         """Show the curves as they grow until the study ends; returns the study directory.
 
-        Interrupting the kernel ends the watching, not the training.
+        Outside a notebook it prints the lines of progress only. Interrupting it ends the watching, not the
+        training.
 
         Raises:
             WorkbenchError: the process failed; the last lines of its log.
@@ -257,23 +259,32 @@ class LiveStudy:
         return self._log_lines()[-1]
 
 
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
 class _View:
-    """A line of progress and a figure under it, both updated in place."""
+    """A line of progress and a figure under it, both updated in place; in a plain terminal only lines."""
 
     def __init__(self) -> None:
-        if importlib.util.find_spec("IPython") is None:
-            todo = "install the notebook extra: python -m pip install -e '.[notebook]'"
-            raise WorkbenchError("watch a study", "IPython is not installed", todo)
-        self._began = time.monotonic()
+        self._notebook = _in_notebook()
         self._line: Any = None
+        self._printed = ""
         self._figure: LiveFigure | None = None
         self._place: Any = None
         self._widget = all(importlib.util.find_spec(name) for name in ("ipywidgets", "anywidget"))
 
     def show(self, snapshot: Snapshot | None, said: str) -> None:
+        text, share = describe(snapshot, said)
+        if not self._notebook:
+            if text != self._printed:
+                print(text, flush=True)
+            self._printed = text
+            return
         from IPython.display import display
 
-        text, share = describe(snapshot, said)
         bar = f'<progress value="{share:.3f}" max="1" style="width:16em;vertical-align:middle"></progress>'
         bundle = {"text/plain": text, "text/html": f"{bar} {html.escape(text)}"}
         if self._line is None:
@@ -286,18 +297,22 @@ class _View:
             from workbench.report.live import LiveFigure
 
             self._figure = LiveFigure(snapshot, self._widget)
-            self._place = display(self._figure.figure, display_id=True)
+            shown = self._figure.figure._repr_mimebundle_() if self._widget else self._picture()
+            self._place = display(shown, raw=True, display_id=True)
         else:
             self._figure.update(snapshot)
             if not self._widget:
-                self._place.update(self._figure.figure)
+                self._place.update(self._picture(), raw=True)
 
     def close(self) -> None:
         """Put a plain picture where the widget was: a saved notebook keeps it without a kernel."""
-        if self._figure is not None and self._widget and self._place is not None:
-            import plotly.graph_objects as go
+        if self._figure is not None and self._widget:
+            self._place.update(self._picture(), raw=True)
 
-            self._place.update(go.Figure(self._figure.figure))
+    def _picture(self) -> dict[str, Any]:
+        """The figure as a message that can be updated: `display(figure)` ignores its display id."""
+        assert self._figure is not None
+        return {PLOTLY_MIME: json.loads(self._figure.figure.to_json()), "text/plain": "curves of the study"}
 
 
 def describe(snapshot: Snapshot | None, said: str = "") -> tuple[str, float]:
