@@ -39,7 +39,9 @@ def copies_plan(
         clip: the video that the image stands in for; bounds the number of copies.
     """
     as_videos = [
-        dataclasses.replace(s, media=VideoRef(s.media.path)) for s in images if isinstance(s.media, ImageRef)
+        dataclasses.replace(s, media=VideoRef(s.media.path))
+        for s in images
+        if isinstance(s.media, ImageRef) and plan.used(s.id)  # one that cannot be read stays a failure
     ]
     planned = plan_videos(as_videos, StandInClip(clip))
     return plan.with_copies({s.id: planned.used(s.id) for s in as_videos})

@@ -2,13 +2,16 @@
 
 Multiple choice is scored by likelihood: the answer with the largest log-probability among the choices is the
 prediction. Questions whose choices are single tokens cost one packed forward pass; longer choices are
-appended in turn. A question without choices is answered by greedy generation and compared after lower-casing
-and removing outer punctuation.
+appended in turn, each with the mark that ends an answer, so that a choice is not preferred for being the
+beginning of another. A question without choices is answered by greedy generation and compared after
+lower-casing and removing outer punctuation; its ``log_probability`` is that of the right answer with its end
+mark.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +26,10 @@ from workbench.samples.reader import FrameReader
 from workbench.samples.sample import Sample
 from workbench.training.packing import PackedBatch, pack
 
+COLUMNS = (
+    *("sample_id", "skill", "question", "answer", "prediction", "correct", "probability"),
+    *("log_probability", "frames_used", "visual_tokens", "error"),
+)
 GROUP = 64  # questions prepared and packed together
 
 
@@ -44,7 +51,7 @@ def evaluate(
     *,
     packing: Packing | None = None,
     max_new_tokens: int = 32,
-    **columns: object,
+    **columns: Any,
 ) -> pd.DataFrame:
     """Answer the (first turn's) question of every sample.
 
@@ -66,12 +73,8 @@ def evaluate(
         group = [samples[i] for i in order[at : at + GROUP]]
         rows.extend(_group(model, processor, group, plan, reader, packing, max_new_tokens))
     model.train(was_training)
-    table = pd.DataFrame(rows)
-    table["_order"] = [order[i] for i in range(len(order))]
-    table = table.sort_values("_order").drop(columns="_order").reset_index(drop=True)
-    for name, value in columns.items():
-        table[name] = value
-    return table
+    in_order = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
+    return pd.DataFrame(in_order, columns=list(COLUMNS)).assign(**columns)
 
 
 def _group(
@@ -88,18 +91,16 @@ def _group(
     for sample in samples:
         indices = plan.indices(sample.id)
         turn = sample.turns[0]
-        row: dict[str, Any] = {
+        row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
             "sample_id": sample.id,
             "skill": turn.skill,
             "question": turn.question,
             "answer": turn.answer,
-            "prediction": None,
             "correct": False,
-            "probability": float("nan"),
-            "log_probability": float("nan"),
+            "probability": math.nan,
+            "log_probability": math.nan,
             "frames_used": len(indices),
             "visual_tokens": 0,
-            "error": None,
         }
         rows.append(row)
         try:
@@ -118,6 +119,7 @@ def _group(
         choices = samples[at].turns[0].choices
         candidates[at] = [processor.answer_ids(choice) for choice in choices]
         if not choices:
+            candidates[at] = [processor.answer_ids(samples[at].turns[0].answer)]
             free.append((at, prepared))
         elif all(len(ids) == 1 for ids in candidates[at]):
             single.append((at, prepared))
@@ -127,6 +129,8 @@ def _group(
         _choose(rows[at], samples[at], scores)
     for at, scores in _score_several(model, processor, several, candidates, packing):
         _choose(rows[at], samples[at], scores)
+    for at, scores in _score_several(model, processor, free, candidates, packing):
+        rows[at]["log_probability"] = float(scores[0])
     for at, prepared in free:
         _generate(model, processor, rows[at], samples[at], prepared, max_new_tokens)
     return rows
@@ -153,11 +157,13 @@ def _score_single(model, processor, items, candidates, packing):
 
 
 def _score_several(model, processor, items, candidates, packing):
-    """Summed log-probabilities of choices of any length: one packed conversation a choice."""
+    """Summed log-probabilities of choices of any length, end mark included: one packed conversation a
+    choice.
+    """
     expanded: list[tuple[tuple[int, int], Prepared]] = []
     for at, prepared in items:
         for which, ids in enumerate(candidates[at]):
-            answer = torch.tensor(ids, dtype=torch.long)
+            answer = torch.tensor([*ids, processor.end_token_id], dtype=torch.long)
             labels = torch.cat([torch.full_like(prepared.input_ids, -100), answer])
             joined = dataclasses.replace(
                 prepared, input_ids=torch.cat([prepared.input_ids, answer]), labels=labels

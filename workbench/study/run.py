@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workbench.errors import DataError
 from workbench.recipe import Recipe, load_recipe
+from workbench.samples.source import load_source
 from workbench.study import ranks
 from workbench.study.scheduler import Study, TerminalProgress, open_study, run_studies
 
@@ -47,6 +48,7 @@ def run_recipes(
     for path in recipes:
         recipe = load_recipe(path, overrides)
         ensure_data(recipe, say)
+        check_rows(recipe)
         chosen_arms, chosen_seeds, name = arms, seeds, recipe.name
         if quick and recipe.quick is not None:
             chosen_arms = arms if arms is not None else recipe.quick.arms
@@ -99,6 +101,16 @@ def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
         from workbench.report import build_report
 
         say(f"report: {build_report(study.directory)}")
+
+
+def check_rows(recipe: Recipe) -> None:
+    """Read every row of the recipe's sources once (30 us each), before any process is started for them.
+
+    Raises:
+        DataError: the first row that cannot be used, as ``file:line``.
+    """
+    for section in recipe.data.sources.values():
+        load_source(Path(recipe.data.root) / section.path, limit=section.limit, skills=section.skills)
 
 
 def ensure_data(recipe: Recipe, say: Callable[[str], None]) -> None:

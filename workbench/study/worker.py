@@ -55,8 +55,7 @@ class Bench:
     def run_dir(self, arm: str, seed: int) -> Path:
         return self.study_dir / "runs" / task_id(arm, seed)
 
-    # -- frames
-    # -----------------------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------
 
     def plan(self, frames: FramesSection, samples: list[Sample], seed: int, reader: Any = None) -> FramePlan:
         """The plan of one frames section over samples; pilots and matched arms are looked up in the study."""
