@@ -16,11 +16,16 @@ def parts(tmp_path_factory):
     torch.manual_seed(1)
     model, _ = new_tempflex("tiny", seed=0, vocab_texts=TEXTS)
     text = model.config.text_config
-    Qwen3ForCausalLM(Qwen3Config(**{k: v for k, v in text.to_dict().items() if k != "model_type"})).save_pretrained(
-        folder / "llm"
-    )
+    Qwen3ForCausalLM(
+        Qwen3Config(**{k: v for k, v in text.to_dict().items() if k != "model_type"})
+    ).save_pretrained(folder / "llm")
     vision = Siglip2VisionConfig(
-        hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, patch_size=8, num_patches=16
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        patch_size=8,
+        num_patches=16,
     )
     Siglip2VisionModel(vision).save_pretrained(folder / "siglip2")
     return folder
@@ -32,7 +37,9 @@ def test_parts_are_copied(parts):
     llm = Qwen3ForCausalLM.from_pretrained(parts / "llm")
     ids = torch.randint(3, 20, (2, 9))
     with torch.no_grad():
-        torch.testing.assert_close(model(input_ids=ids).logits, llm(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            model(input_ids=ids).logits, llm(input_ids=ids).logits, atol=1e-5, rtol=1e-5
+        )
         theirs = Siglip2VisionModel.from_pretrained(parts / "siglip2")
         pixels = torch.randn(1, 12, 192)
         out = theirs(pixels, torch.ones(1, 12), torch.tensor([[3, 4]])).last_hidden_state

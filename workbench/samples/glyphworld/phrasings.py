@@ -102,15 +102,15 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "brief": {
         "train": (
-            "which digit appears briefly?",
-            "what number comes and goes?",
-            "which digit do you see briefly?",
-            "what digit appears for a moment?",
+            "which {c} digit appears briefly?",
+            "what {c} number comes and goes?",
+            "which {c} digit do you see briefly?",
+            "what {c} digit appears for a moment?",
         ),
         "test": (
-            "what digit comes and goes?",
-            "which number appears for a moment?",
-            "which number do you see briefly?",
+            "what {c} digit comes and goes?",
+            "which {c} number appears for a moment?",
+            "which {c} number do you see briefly?",
         ),
     },
     "flash": {

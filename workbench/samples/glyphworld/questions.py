@@ -96,7 +96,8 @@ def temporal_question(
     if skill == "flash":
         return Question(skill, ask(skill, held_out, rng), answer, COUNTS, need)
     if skill == "brief":
-        return Question(skill, ask(skill, held_out, rng), by_role["brief"].word, DIGITS, need)
+        track = by_role["brief"]
+        return Question(skill, ask(skill, held_out, rng, c=track.colour), track.word, DIGITS, need)
     if skill == "change":
         track = by_role["change"]
         return Question(

@@ -82,9 +82,8 @@ def change_known(moment: int, at: Sequence[int]) -> bool:
 
 
 def brief_known(visible: np.ndarray, at: Sequence[int]) -> bool:
-    """Seen, and seen to be gone later: a digit that is merely present is not known to be brief."""
-    seen = visible[list(at)]
-    return bool(seen.any() and not seen[np.flatnonzero(seen)[-1] :].all())
+    """Seen at all: the question names its colour, and no other digit of the scene has it."""
+    return bool(visible[list(at)].any())
 
 
 def flash_known(light: np.ndarray, at: Sequence[int]) -> bool:
