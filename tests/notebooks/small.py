@@ -19,6 +19,7 @@ STEPS = {
     "arms.fixed-2.stages.0.steps": 24,
     "arms.fixed-16.stages.0.steps": 24,
     "evaluation.limit": 40,
+    "evaluation.at": [0.25, 0.5, 1.0],
 }
 
 
