@@ -5,6 +5,8 @@ one recipe, one seed.
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -55,7 +57,9 @@ def _run(args: argparse.Namespace, seeds: list[int] | None, arms: list[str] | No
     from workbench.recipe import parse_overrides
     from workbench.study import run_recipes
 
-    command = "workbench " + " ".join(sys.argv[1:])
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    program = "workbench" if ranks == "1" else f"torchrun --nproc_per_node {ranks} -m workbench"
+    command = f"{program} {shlex.join(sys.argv[1:])}"
     run_recipes(
         args.recipes,
         overrides=parse_overrides(args.set),

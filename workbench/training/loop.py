@@ -110,6 +110,8 @@ class Trainer:
             self.position, self.totals = load_position(resume_from)
             self.run.drop_after(self.position.step)
             self.run.event("resume", checkpoint=resume_from.name, **dataclasses.asdict(self.position))
+        elif isinstance(self.run, Run) and len(self.run.metrics()):  # killed before the first checkpoint
+            self.run.drop_after(0)
         with StopRequest() as stop:
             for index in range(self.position.stage, len(self.stages)):
                 self._stage(index, resume_from if index == self.position.stage else None, stop)
@@ -254,9 +256,14 @@ class Trainer:
                 # DDP averages gradients over ranks, the step's loss is a sum: hence the factor
                 self.accelerator.backward(loss * world)
             loss_sum += loss.detach()
-        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = self.accelerator.clip_grad_norm_(trained, stage.optimizer.clip) if trained else torch.zeros(())
-        optimizer.step()
+        norm = torch.zeros(())
+        if items:
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            for parameter in trained:
+                if parameter.grad is None:  # a step without media: moments fade alike on any number of ranks
+                    parameter.grad = torch.zeros_like(parameter)
+            norm = self.accelerator.clip_grad_norm_(trained, stage.optimizer.clip)
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         loss = (
             float(self.ranks.total(loss_sum)) if items else math.nan
