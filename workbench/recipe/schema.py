@@ -146,6 +146,7 @@ class Recipe(Section):
     title: str = ""
     seed: int = 0
     seeds: tuple[int, ...] = ()
+    base_seed: int | None = None  # one base of this seed for the arms of every seed; null: a base a seed
     model: ModelSection
     data: DataSection
     stages: tuple[StageSection, ...] = ()

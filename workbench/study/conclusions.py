@@ -304,6 +304,11 @@ def _caveats(analysis: Analysis) -> list[Conclusion]:
         lines.append(
             f"Some comparisons rest on {min(seeds)} seed{'s' if min(seeds) > 1 else ''}; five are advised."
         )
+    if results.shared_base and len(results.seeds) > 1:
+        lines.append(
+            "All seeds start from one base model: intervals cover the randomness of Video-SFT and the choice of "
+            "questions, not what another base would do."
+        )
     lines.append(
         "Intervals are 95%, paired over seeds and questions. Each holds by itself; where several comparisons "
         "are read together, Holm's adjustment within their kind is given in the data table."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class StudyResults:
         final_steps: arm -> the last step at which a finished run of the arm was scored.
         finished: (arm, seed) pairs whose run reached its end.
         missing: one sentence for each thing the study promised and the directory does not hold.
+        shared_base: all seeds start from one base model, so intervals say nothing about other bases.
     """
 
     directory: Path
@@ -59,6 +60,7 @@ class StudyResults:
     final_steps: Mapping[str, int]
     finished: frozenset[tuple[str, int]]
     missing: tuple[str, ...]
+    shared_base: bool = False
 
     @property
     def name(self) -> str:
@@ -126,8 +128,11 @@ def load_results(directory: str | Path) -> StudyResults:
         )
     if not arms:
         arms = describe_arms({run.arm: None for run in runs}, recipe)
-    scores = _tidy_scores(pd.concat([run.scores for run in runs if len(run.scores)], ignore_index=True))
     seeds = tuple(sorted({int(seed) for seed in study.get("seeds") or {run.seed for run in runs}}))
+    shared_base = recipe.get("base_seed") is not None
+    if shared_base:
+        runs += [copy for run in runs if run.arm == BASE for copy in _for_seeds(run, seeds)]
+    scores = _tidy_scores(pd.concat([run.scores for run in runs if len(run.scores)], ignore_index=True))
     finished = frozenset((run.arm, run.seed) for run in runs if run.finished)
     final_steps = _final_steps(scores, finished)
     return StudyResults(
@@ -145,7 +150,17 @@ def load_results(directory: str | Path) -> StudyResults:
         final_steps=final_steps,
         finished=finished,
         missing=_missing(arms, seeds, runs, scores, final_steps, recipe),
+        shared_base=shared_base,
     )
+
+
+def _for_seeds(base: _RunFiles, seeds: tuple[int, ...]) -> list[_RunFiles]:
+    """The one base of a study, as the starting point of every other seed (its cost is counted once)."""
+    others = (seed for seed in seeds if seed != base.seed)
+    return [
+        replace(base, seed=seed, scores=base.scores.assign(seed=seed), cost={}, frames=[], histogram=[])
+        for seed in others
+    ]
 
 
 # ---------------------------------------------------------------------------------- reading the files

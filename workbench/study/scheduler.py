@@ -28,7 +28,7 @@ import psutil
 from workbench.errors import DiskFullError, Interrupted, RecipeError, WorkbenchError
 from workbench.recipe import Recipe, recipe_hash, to_yaml
 from workbench.runs import Run, environment
-from workbench.study.tasks import Task, make_tasks
+from workbench.study.tasks import BASE, Task, make_tasks
 from workbench.training.stopping import StopRequest
 
 POLL_S = 0.5
@@ -65,7 +65,7 @@ def open_study(
         RecipeError: the directory belongs to another recipe.
     """
     tasks = make_tasks(recipe, seeds, arms)
-    used = tuple(dict.fromkeys(task.seed for task in tasks))
+    used = tuple(dict.fromkeys(t.seed for t in tasks if t.arm != BASE)) or tuple(t.seed for t in tasks)
     study = Study(recipe, directory, used, tasks, quick)
     state = directory / "study.json"
     if state.exists():

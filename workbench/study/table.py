@@ -36,6 +36,8 @@ def render_table(results: StudyResults) -> str:
     ]
     if seeds == 1:
         text.append("One seed: differences between training runs are not measured.")
+    elif results.shared_base:
+        text.append("All seeds start from one base model: its own randomness is not measured.")
     text += [f"missing: {line}" for line in results.missing]
     return "\n".join(text)
 

@@ -31,6 +31,11 @@ def task_id(arm: str, seed: int) -> str:
     return f"{arm}-s{seed}"
 
 
+def base_seed(recipe: Recipe, seed: int) -> int:
+    """Seed of the base that an arm of ``seed`` starts from."""
+    return seed if recipe.base_seed is None else recipe.base_seed
+
+
 def make_tasks(
     recipe: Recipe, seeds: Sequence[int] | None = None, arms: Sequence[str] | None = None
 ) -> list[Task]:
@@ -45,11 +50,12 @@ def make_tasks(
     """
     seeds = tuple(seeds or recipe.seeds or (recipe.seed,))
     wanted = _closure(recipe, tuple(recipe.arms) if arms is None else tuple(arms))
-    tasks = [Task(task_id(BASE, s), BASE, s, (), _cost(recipe.stages, recipe)) for s in seeds]
+    bases = dict.fromkeys(base_seed(recipe, seed) for seed in seeds)
+    tasks = [Task(task_id(BASE, s), BASE, s, (), _cost(recipe.stages, recipe)) for s in bases]
     for name in wanted:
         arm = recipe.arms[name]
         for seed in seeds[:1] if arm.first_seed_only else seeds:
-            needs = [task_id(BASE, seed)]
+            needs = [task_id(BASE, base_seed(recipe, seed))]
             for other in arm_needs(recipe, name):
                 needs.append(task_id(other, seeds[0] if recipe.arms[other].first_seed_only else seed))
             tasks.append(Task(task_id(name, seed), name, seed, tuple(needs), _cost(arm.stages, recipe)))

@@ -25,7 +25,7 @@ from workbench.runs import Run
 from workbench.samples.reader import FrameCache, FrameReader
 from workbench.samples.sample import ClipInfo, Sample
 from workbench.samples.source import load_source
-from workbench.study.tasks import BASE, Task, eval_points, task_id
+from workbench.study.tasks import BASE, Task, base_seed, eval_points, task_id
 from workbench.training.loop import Trainer
 from workbench.training.ranks import SilentRun
 
@@ -189,7 +189,7 @@ def _model(shared: Bench, run: Run | SilentRun, task: Task) -> tuple[Any, Any]:
     if latest is not None:
         return load_tempflex(latest / "model")
     if task.arm != BASE:
-        base = Run.open(shared.run_dir(BASE, task.seed)).latest_checkpoint()
+        base = Run.open(shared.run_dir(BASE, base_seed(recipe, task.seed))).latest_checkpoint()
         overrides = dict(recipe.arms[task.arm].model)
         if base is None and section.checkpoint is not None:
             return load_tempflex(Path(section.checkpoint), **overrides)

@@ -29,6 +29,7 @@ from workbench.models.videolm import Prepared
 from workbench.recipe.schema import MachineSection, StageSection
 from workbench.runs import Run
 from workbench.samples.reader import FrameReader
+from workbench.samples.reader.faults import unreadable
 from workbench.samples.sample import Clip, Sample
 from workbench.training.align import Alignment, caption_words
 from workbench.training.batches import BatchPlan, fingerprint
@@ -212,12 +213,8 @@ class Trainer:
     def _clip(self, sample: Sample, indices: tuple[int, ...]) -> Clip | None:
         if sample.media is None:
             return None
-        if not indices:
-            raise MediaError(
-                f"read {sample.media.path.name}",
-                "it could not be opened when frames were planned",
-                "mend or remove it",
-            )
+        if not indices:  # it could not be opened when frames were planned
+            return unreadable(self.reader, sample.media)
         return self.reader.read(sample.media, indices)
 
     def _micro_batches(self, stage: StageSection, prepared: list[Prepared]) -> list[PackedBatch]:
