@@ -41,7 +41,7 @@ def mixed_samples() -> list[tuple[Sample, object]]:
 
 @pytest.mark.parametrize("fusion", [0, 1])
 def test_packed_losses_and_gradients_equal_one_by_one(fusion):
-    """The promise of the whole room: one packed batch trains like the conversations on their own (1e-5, float32)."""
+    """The promise of the whole room: packed conversations train like those on their own (1e-5, float32)."""
     model, processor = tiny_model(fusion_layers=fusion)
     if fusion:
         model.activate_fusion()

@@ -1,4 +1,4 @@
-"""Small things that training and evaluation tests share: a tiny model, clips of noise, a small glyph world on disk."""
+"""Small things that training and evaluation tests share: a tiny model and clips of noise."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from workbench.frames import FramePlan
 from workbench.models.videolm import Prepared
 from workbench.samples.reader import FrameReader
 from workbench.samples.sample import Sample
+from workbench.training.clips import clip_of
 from workbench.training.packing import PackedBatch, pack
 
 COLUMNS = (
@@ -104,9 +105,7 @@ def _group(
         }
         rows.append(row)
         try:
-            if sample.media is not None and not indices:
-                raise MediaError(f"show {sample.id}", "the plan has no frames for it", "mend the file")
-            clip = reader.read(sample.media, indices) if sample.media is not None else None
+            clip = clip_of(sample, indices, reader)
         except MediaError as error:
             row["error"] = str(error)
             continue

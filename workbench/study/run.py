@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from workbench.errors import DataError
+from workbench.errors import CheckpointError, DataError
 from workbench.recipe import Recipe, load_recipe
 from workbench.samples.source import load_source
 from workbench.study import ranks
@@ -48,7 +48,7 @@ def run_recipes(
     for path in recipes:
         recipe = load_recipe(path, overrides)
         ensure_data(recipe, say)
-        check_rows(recipe)
+        check_inputs(recipe)
         chosen_arms, chosen_seeds, name = arms, seeds, recipe.name
         if quick and recipe.quick is not None:
             chosen_arms = arms if arms is not None else recipe.quick.arms
@@ -103,12 +103,21 @@ def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
         say(f"report: {build_report(study.directory)}")
 
 
-def check_rows(recipe: Recipe) -> None:
-    """Read every row of the recipe's sources once (30 us each), before any process is started for them.
+def check_inputs(recipe: Recipe) -> None:
+    """Look at what the tasks will read before any process is started for them: every row of the sources once
+    (30 us each), and that the checkpoint is one.
 
     Raises:
         DataError: the first row that cannot be used, as ``file:line``.
+        CheckpointError: no model where ``model.checkpoint`` points.
     """
+    start = recipe.model.checkpoint
+    if start is not None and not (Path(start) / "config.json").is_file():
+        raise CheckpointError(
+            f"start {recipe.name} from the checkpoint {start}",
+            "there is no config.json in it" if Path(start).is_dir() else "there is no such folder",
+            "Set model.checkpoint to a saved model (RUN/checkpoints/NAME/model)",
+        )
     for section in recipe.data.sources.values():
         load_source(Path(recipe.data.root) / section.path, limit=section.limit, skills=section.skills)
 

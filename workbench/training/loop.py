@@ -29,11 +29,11 @@ from workbench.models.videolm import Prepared
 from workbench.recipe.schema import MachineSection, StageSection
 from workbench.runs import Run
 from workbench.samples.reader import FrameReader
-from workbench.samples.reader.faults import unreadable
-from workbench.samples.sample import Clip, Sample
+from workbench.samples.sample import Sample
 from workbench.training.align import Alignment, caption_words
 from workbench.training.batches import BatchPlan, fingerprint
 from workbench.training.checkpoint import Position, Totals, load_position, load_trainer, save_trainer
+from workbench.training.clips import clip_of
 from workbench.training.optim import make_optimizer, schedule_factor, set_rates
 from workbench.training.packing import PackedBatch, materialise, pack
 from workbench.training.ranks import Ranks, Share, SilentRun, skipped_places
@@ -195,7 +195,7 @@ class Trainer:
             visits = list(enumerate(batches.step(step)))
             for place, visit in visits[self.ranks.rank :: self.ranks.world]:
                 try:
-                    clip = self._clip(visit.sample, plan.indices(visit.sample.id))
+                    clip = clip_of(visit.sample, plan.indices(visit.sample.id), self.reader)
                 except MediaError as error:  # counted and left out; never replaced by a neighbour
                     fetched.skipped.append((place, visit.sample.id, str(error)))
                     continue
@@ -209,13 +209,6 @@ class Trainer:
                 current = ahead.result()
                 ahead = pool.submit(fetch, step + 1) if step + 1 < batches.steps else None
                 yield step, current
-
-    def _clip(self, sample: Sample, indices: tuple[int, ...]) -> Clip | None:
-        if sample.media is None:
-            return None
-        if not indices:  # it could not be opened when frames were planned
-            return unreadable(self.reader, sample.media)
-        return self.reader.read(sample.media, indices)
 
     def _micro_batches(self, stage: StageSection, prepared: list[Prepared]) -> list[PackedBatch]:
         pad_id = self.processor.pad_token_id
