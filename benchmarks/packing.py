@@ -1,7 +1,8 @@
 """Packed against padded training steps on the same samples, in one run: `python benchmarks/packing.py`
 
-Samples are the study's (glyph world, tiny TempFlex): images and clips of 2 to 16 frames in one batch of 32. Padding is done as the usual trainer does
-it, one conversation a row, padded to the longest. Steps of both alternate, so that noise of the machine hits both.
+Samples are the study's (glyph world, tiny TempFlex): images and clips of 2 to 16 frames in one batch of 32. Padding
+is done as the usual trainer does it, one conversation a row, padded to the longest. Steps of both alternate, so that
+noise of the machine hits both.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from workbench.training.packing import PackedBatch, pack, pad
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--images", type=float, default=0.33, help="share of images (the image-replay arm: 0.33)")
+    parser.add_argument(
+        "--images", type=float, default=0.33, help="share of images (the image-replay arm: 0.33)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +38,15 @@ def main() -> None:
         make_glyphworld(root, seed=0, train_images=300, train_clips=120, progress=False)
         sources = {name: load_source(root / "train" / f"{name}.jsonl") for name in ("images", "videos")}
         shares = {"images": args.images, "videos": 1 - args.images}
-        batches = BatchPlan(sources, {k: v for k, v in shares.items() if v > 0}, 32, seed=0, stage="b", steps=args.steps, turns=1)
+        batches = BatchPlan(
+            sources,
+            {k: v for k, v in shares.items() if v > 0},
+            32,
+            seed=0,
+            stage="b",
+            steps=args.steps,
+            turns=1,
+        )
         texts = {t for s in batches.samples() for turn in s.turns for t in (turn.question, turn.answer)}
         model, processor = new_tempflex("tiny", seed=0, vocab_texts=sorted(texts), fusion_layers=0)
         with FrameReader() as reader:
@@ -44,7 +55,9 @@ def main() -> None:
 
             def prepare(step: int) -> list:
                 return [
-                    processor.prepare(v.sample, reader.read(v.sample.media, plan.indices(v.sample.id)), turns=v.turns)
+                    processor.prepare(
+                        v.sample, reader.read(v.sample.media, plan.indices(v.sample.id)), turns=v.turns
+                    )
                     for v in batches.step(step)
                 ]
 
@@ -61,11 +74,23 @@ def main() -> None:
     real = places = padded_places = 0
     losses = []
     for index, prepared in enumerate(steps):
-        packed, padded = pack(prepared, 512, 8, processor.pad_token_id), [pad(prepared, processor.pad_token_id)]
+        packed, padded = (
+            pack(prepared, 512, 8, processor.pad_token_id),
+            [pad(prepared, processor.pad_token_id)],
+        )
         answers = padded[0].answer_tokens
         with torch.no_grad():
-            losses.append([sum(float(model(**b.model_inputs(), num_items=answers).loss) for b in way) for way in (packed, padded)])
-        for name, layout in (("packed", packed), ("padded", padded)) if index % 2 else (("padded", padded), ("packed", packed)):
+            losses.append(
+                [
+                    sum(float(model(**b.model_inputs(), num_items=answers).loss) for b in way)
+                    for way in (packed, padded)
+                ]
+            )
+        for name, layout in (
+            (("packed", packed), ("padded", padded))
+            if index % 2
+            else (("padded", padded), ("packed", packed))
+        ):
             times[name].append(run(layout, answers))
         real += padded[0].real_tokens
         places += sum(b.places for b in packed)

@@ -43,7 +43,9 @@ class MediaError(WorkbenchError):
 
     KINDS = ("missing", "empty", "broken", "truncated", "no_video", "bad_header", "timeout", "bad_index")
 
-    def __init__(self, asked: str, found: str, todo: str, where: str | None = None, kind: str = "broken") -> None:
+    def __init__(
+        self, asked: str, found: str, todo: str, where: str | None = None, kind: str = "broken"
+    ) -> None:
         self.kind = kind
         super().__init__(asked, found, todo, where)
 

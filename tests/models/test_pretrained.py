@@ -49,5 +49,5 @@ def test_parts_are_copied(parts):
 @pytest.mark.parametrize("encoder, llm", [("llm", None), (None, "siglip2"), ("nowhere", None)])
 def test_the_wrong_part_is_named(parts, encoder, llm):
     model, _ = new_tempflex("tiny", seed=0, vocab_texts=TEXTS)
-    with pytest.raises(CheckpointError, match="cannot take the (encoder|language model) from"):
+    with pytest.raises(CheckpointError, match=r"cannot take the (encoder|language model) from"):
         load_parts(model, encoder and str(parts / encoder), llm and str(parts / llm))

@@ -31,7 +31,8 @@ from workbench.runs import Run, environment
 from workbench.study.tasks import BASE, Task, make_tasks
 from workbench.training.stopping import StopRequest
 
-POLL_S = 0.5
+POLL_S = 1.0
+MEMORY_EVERY = 5  # polls: reading every process's pages costs milliseconds
 STOP_SIGNALS = (signal.SIGINT, signal.SIGUSR1)  # what makes a worker finish its step, save and return
 
 
@@ -115,13 +116,13 @@ def run_studies(
     """Run every unfinished task of the studies in one pool of ``workers`` processes.
 
     Args:
-        progress: called twice a second with (cost done, cost in all, what runs now).
+        progress: called every second with (cost done, cost in all, what runs now).
 
     Raises:
         Interrupted: Ctrl-C; every running task finished its step and saved.
         WorkbenchError: a task failed; the others were finished first.
     """
-    began, peak = time.monotonic(), 0
+    began, peak, polls = time.monotonic(), 0, 0
     waiting = [(study, task) for study in studies for task in study.tasks if task.id not in study.done]
     running: dict[Future, tuple[Study, Task]] = {}
     failures: list[tuple[Task, BaseException]] = []
@@ -145,7 +146,9 @@ def run_studies(
                 finished, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 if stop.asked and not told:
                     told = _tell_workers(signal.SIGUSR1)
-                peak = max(peak, memory_bytes())
+                polls += 1
+                if polls % MEMORY_EVERY == 1:
+                    peak = max(peak, memory_bytes())
                 if progress is not None:
                     progress(*_progress(studies, list(running.values())))
                 for future in finished:

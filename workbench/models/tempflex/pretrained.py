@@ -31,7 +31,9 @@ def load_encoder(model: TempFlexForConditionalGeneration, source: str) -> None:
         state = getattr(part, "vision_model", part).state_dict()
         model.encoder.load_state_dict(from_siglip2(state, model.config.vision_config))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(asked, _first_line(error), "check the name and its sizes against the preset") from error
+        raise CheckpointError(
+            asked, _first_line(error), "check the name and its sizes against the preset"
+        ) from error
 
 
 def load_language_model(model: TempFlexForConditionalGeneration, source: str) -> None:
@@ -45,14 +47,20 @@ def load_language_model(model: TempFlexForConditionalGeneration, source: str) ->
     try:
         found = AutoConfig.from_pretrained(source).get_text_config()
         if found.model_type != ours.model_type:
-            raise CheckpointError(asked, f"it is {found.model_type!r}, the preset needs {ours.model_type!r}", "change one")
+            raise CheckpointError(
+                asked, f"it is {found.model_type!r}, the preset needs {ours.model_type!r}", "change one"
+            )
         part = AutoModel.from_pretrained(source, dtype=model.dtype, **SAFE)
         decoder = getattr(part, "language_model", part)
         model.language_model.load_state_dict(decoder.state_dict())
         if not model.config.tie_word_embeddings:
-            raise CheckpointError(asked, "its output head is not tied to its embeddings", "use a preset with tied weights")
+            raise CheckpointError(
+                asked, "its output head is not tied to its embeddings", "use a preset with tied weights"
+            )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(asked, _first_line(error), "check the name and its sizes against the preset") from error
+        raise CheckpointError(
+            asked, _first_line(error), "check the name and its sizes against the preset"
+        ) from error
     model.tie_weights()
 
 
@@ -61,7 +69,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"load the tokenizer of {source}", _first_line(error), "give a local folder or hub name") from error
+        raise CheckpointError(
+            f"load the tokenizer of {source}", _first_line(error), "give a local folder or hub name"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -69,7 +79,9 @@ def _first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def load_parts(model: TempFlexForConditionalGeneration, encoder: str | None, language_model: str | None) -> None:
+def load_parts(
+    model: TempFlexForConditionalGeneration, encoder: str | None, language_model: str | None
+) -> None:
     """Both parts, each optional."""
     if encoder is not None:
         load_encoder(model, encoder)

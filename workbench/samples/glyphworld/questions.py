@@ -101,7 +101,11 @@ def temporal_question(
     if skill == "change":
         track = by_role["change"]
         return Question(
-            skill, ask(skill, held_out, rng, x=f"{track.corner} digit"), str(track.new_colour), COLOUR_NAMES, need
+            skill,
+            ask(skill, held_out, rng, x=f"{track.corner} digit"),
+            str(track.new_colour),
+            COLOUR_NAMES,
+            need,
         )
     if skill == "order":
         first, last = sorted(
