@@ -30,7 +30,6 @@ from tests.training.studies import (
 )
 from workbench.runs import Run
 
-pytestmark = pytest.mark.xdist_group("bad-input")
 STAGE = {**RECIPE["stages"][1], "train": {"llm": 1.0e-3}, "steps": 3, "batch": 2, "checkpoint_every": 1}
 PLAIN = {"model": {"preset": "tiny", "fusion_layers": 0}, "stages": [STAGE]}
 

@@ -17,7 +17,6 @@ from workbench.recipe import load_recipe
 from workbench.runs import Run
 from workbench.study import open_study
 
-pytestmark = pytest.mark.xdist_group("scheduler")
 STAGE = {**RECIPE["stages"][1], "train": {"llm": 1.0e-3}, "steps": 4, "batch": 2}
 
 

@@ -20,7 +20,6 @@ from workbench.runs import Run
 from workbench.training.packing import materialise
 from workbench.training.ranks import Ranks
 
-pytestmark = pytest.mark.xdist_group("training")
 ALIGN, SFT = RECIPE["stages"]
 ALL = {"encoder": 1.0e-3, "fusion": 1.0e-3, "merger": 1.0e-3, "llm": 1.0e-3}
 # Rank 1 gets every second sample: images only in "mixed", text alone in "text", nothing at all in the last

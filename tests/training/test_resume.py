@@ -19,7 +19,6 @@ from tests.training.processes import run, start
 from tests.training.studies import RECIPE, recipe, rows, until
 from workbench.runs import Run
 
-pytestmark = pytest.mark.xdist_group("training")
 STEPS = sum(stage["steps"] for stage in RECIPE["stages"])
 
 

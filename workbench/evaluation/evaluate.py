@@ -23,8 +23,8 @@ from workbench.errors import MediaError
 from workbench.frames import FramePlan
 from workbench.models.videolm import Prepared
 from workbench.samples.reader import FrameReader
+from workbench.samples.reader.planned import clip_of
 from workbench.samples.sample import Sample
-from workbench.training.clips import clip_of
 from workbench.training.packing import PackedBatch, pack
 
 COLUMNS = (

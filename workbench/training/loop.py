@@ -29,11 +29,11 @@ from workbench.models.videolm import Prepared
 from workbench.recipe.schema import MachineSection, StageSection
 from workbench.runs import Run
 from workbench.samples.reader import FrameReader
+from workbench.samples.reader.planned import clip_of
 from workbench.samples.sample import Sample
 from workbench.training.align import Alignment, caption_words
 from workbench.training.batches import BatchPlan, fingerprint
 from workbench.training.checkpoint import Position, Totals, load_position, load_trainer, save_trainer
-from workbench.training.clips import clip_of
 from workbench.training.optim import make_optimizer, schedule_factor, set_rates
 from workbench.training.packing import PackedBatch, materialise, pack
 from workbench.training.ranks import Ranks, Share, SilentRun, skipped_places

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.errors import MediaError
-from workbench.samples.reader import FrameReader
+from workbench.samples.reader.reader import FrameReader
 from workbench.samples.sample import Clip, Sample
 
 
