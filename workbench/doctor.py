@@ -119,7 +119,7 @@ def _libraries() -> Iterator[Check]:
 
 
 def _training() -> Iterator[Check]:
-    gpu = "On a machine with an NVIDIA GPU and nvcc (it is compiled): pip install -e '.[gpu]'"
+    gpu = "On a machine with an NVIDIA GPU and nvcc (it is compiled): pip install --no-build-isolation -e '.[gpu]'"
     yield _library("deepspeed", "deepspeed", "pip install 'deepspeed>=0.19,<0.20' (CPU or GPU)")
     for tool, why in (("g++", "DeepSpeed compiles its operators"), ("ninja", "DeepSpeed builds with it")):
         path = shutil.which(tool)
