@@ -35,7 +35,16 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "world"
-        make_glyphworld(root, seed=0, train_images=300, train_clips=120, progress=False)
+        make_glyphworld(
+            root,
+            seed=0,
+            train_images=300,
+            train_video_questions=480,
+            calibration_questions=40,
+            test_images=20,
+            test_video_questions=22,
+            progress=False,
+        )
         sources = {name: load_source(root / "train" / f"{name}.jsonl") for name in ("images", "videos")}
         shares = {"images": args.images, "videos": 1 - args.images}
         batches = BatchPlan(
@@ -63,10 +72,16 @@ def main() -> None:
 
             steps = [prepare(step) for step in range(args.steps)]
 
-    def run(layout: list[PackedBatch], answers: int) -> float:
+    def inputs(batch: PackedBatch, padded: bool) -> dict:
+        found = batch.model_inputs()
+        if padded:  # as everywhere: an attention mask over the padding
+            found["attention_mask"] = (found.pop("segment_ids") > 0).long()
+        return found
+
+    def run(layout: list[PackedBatch], answers: int, padded: bool) -> float:
         began = time.perf_counter()
         for batch in layout:
-            model(**batch.model_inputs(), num_items=answers).loss.backward()
+            model(**inputs(batch, padded), num_items=answers).loss.backward()
         model.zero_grad()
         return time.perf_counter() - began
 
@@ -75,14 +90,14 @@ def main() -> None:
     losses = []
     for index, prepared in enumerate(steps):
         packed, padded = (
-            pack(prepared, 512, 8, processor.pad_token_id),
+            pack(prepared, 256, 16, processor.pad_token_id),
             [pad(prepared, processor.pad_token_id)],
         )
         answers = padded[0].answer_tokens
         with torch.no_grad():
             losses.append(
                 [
-                    sum(float(model(**b.model_inputs(), num_items=answers).loss) for b in way)
+                    sum(float(model(**inputs(b, way is padded), num_items=answers).loss) for b in way)
                     for way in (packed, padded)
                 ]
             )
@@ -91,7 +106,7 @@ def main() -> None:
             if index % 2
             else (("padded", padded), ("packed", packed))
         ):
-            times[name].append(run(layout, answers))
+            times[name].append(run(layout, answers, name == "padded"))
         real += padded[0].real_tokens
         places += sum(b.places for b in packed)
         padded_places += padded[0].places
