@@ -70,6 +70,8 @@ def run_status(args: argparse.Namespace) -> int:
     if status.error:
         lines.append(("error", status.error))
     lines.append(("checkpoints", ", ".join(path.name for path in run.checkpoints()) or "none"))
+    if captures := run.captures():
+        lines.append(("captures", ", ".join(path.stem for path in captures)))
     for name, value in lines:
         print(f"{name:<12} {value}")
     if status.state == "running":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import __version__
 from workbench.errors import DiskFullError, Interrupted
-from workbench.runs import checkpoints, control, lock, scores
+from workbench.runs import captures, checkpoints, control, lock, scores
 from workbench.runs.environment import differences, environment, recorded
 from workbench.runs.events import EventLog, last_event, read_events, utc_now
 from workbench.runs.files import RunError, is_disk_full, pretty_json, write_atomic
@@ -273,6 +273,18 @@ class Run:
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint or None. Raises ``CheckpointError`` when it was cut."""
         return checkpoints.latest(self.directory)
+
+    def captures(self) -> list[Path]:
+        """Files that probes wrote, by name (``workbench.captures.Capture.load`` opens them)."""
+        return captures.complete(self.directory)
+
+    def capture_path(self, name: str) -> Path:
+        """Where the capture ``name`` lies or would lie; its folder appears with the first one.
+
+        Raises:
+            RunError: a name that is not a plain file name.
+        """
+        return captures.path_of(self.directory, name)
 
     def prune_checkpoints(self, keep: str, prefix: str = "") -> None:
         """Delete the complete checkpoints whose names begin with ``prefix``, all but ``keep``."""
