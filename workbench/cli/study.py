@@ -38,6 +38,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs (default: the recipe's `output`)")
+    parser.add_argument("--name", help="of the study below OUT (default: the recipe's)")
     parser.add_argument(
         "--workers", type=int, help="processes at once (default: the recipe's machine.workers)"
     )
@@ -69,6 +70,7 @@ def _run(args: argparse.Namespace, seeds: list[int] | None, arms: list[str] | No
         quick=quick,
         workers=args.workers,
         command=command,
+        name=args.name,
         report=not args.no_report,
     )
     return 0

@@ -137,6 +137,11 @@ class MachineSection(Section):
     precision: Literal["float32", "bf16"] = "float32"
     gradient_checkpointing: bool = False
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    # jobs (`workbench submit`): what starts the processes of one data-parallel training, and how many
+    launcher: Literal["python", "torchrun", "accelerate", "deepspeed"] = "python"
+    processes: Positive = 1
+    restarts: Annotated[int, Field(ge=0)] = 0  # after a crash: go on from the last checkpoint so many times
+    grace_s: Annotated[float, Field(gt=0)] = 60.0  # a stop may take so long before processes are killed
 
 
 class Recipe(Section):

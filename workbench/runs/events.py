@@ -40,8 +40,14 @@ def _parse(line: bytes, seq: int, path: Path) -> dict[str, Any]:
     )
 
 
-def _parse_all(lines: list[bytes], start: int, path: Path) -> list[dict[str, Any]]:
-    """All lines in one go (several times faster than one by one); one by one only to find the bad one."""
+def parse_events(lines: list[bytes], start: int, path: Path) -> list[dict[str, Any]]:
+    """The events of complete lines, the first of which is numbered ``start``.
+
+    All in one go is several times faster than one by one; one by one only finds the bad one.
+
+    Raises:
+        RunError: a line is not an event, or numbers are missing.
+    """
     try:
         events = json.loads(b"[" + b",".join(lines) + b"]")
         if len(events) == len(lines) and all(event["seq"] == seq for seq, event in enumerate(events, start)):
@@ -64,7 +70,7 @@ def read_events(directory: str | Path, from_seq: int = 0) -> list[dict[str, Any]
     path = Path(directory) / FILE
     lines = read_lines(path)
     start = max(0, from_seq)
-    return _parse_all(lines[start:], start, path)
+    return parse_events(lines[start:], start, path)
 
 
 def last_event(directory: str | Path, kinds: tuple[str, ...]) -> dict[str, Any] | None:

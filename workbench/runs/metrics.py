@@ -71,7 +71,8 @@ def _drop_marks(directory: Path) -> list[tuple[int, int]]:
         ) from error
 
 
-def _apply_drops(table: pd.DataFrame, marks: list[tuple[int, int]]) -> pd.DataFrame:
+def apply_drops(table: pd.DataFrame, marks: list[tuple[int, int]]) -> pd.DataFrame:
+    """The rows that count: of those below number R, a mark (R, S) drops the ones of later steps than S."""
     for row, step in marks:
         older = table[ROW] < row
         again = bool((table.loc[~older, "step"] == step).any())
@@ -100,7 +101,27 @@ def read_metrics(directory: str | Path) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame({"step": pd.Series(dtype="int64")})
     table = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
-    return _apply_drops(table, marks).drop(columns=ROW).reset_index(drop=True)
+    return apply_drops(table, marks).drop(columns=ROW).reset_index(drop=True)
+
+
+def rows_from(directory: str | Path, start: int) -> list[tuple[int, dict[str, Any]]]:
+    """Metric rows numbered ``start`` and up with their numbers, in order, those that were dropped included.
+
+    The rows are JSON values as written (non-finite numbers by name). Parts are opened only for rows that the
+    tail no longer has, so following a run that is being written reads one small file.
+    """
+    folder = Path(directory) / DIRECTORY
+    tail = [(int(row[ROW]), row) for row in map(json.loads, read_lines(folder / TAIL))]
+    first = tail[0][0] if tail else None
+    found: dict[int, dict[str, Any]] = {}
+    if first is None or start < first:
+        for begin, stop, path in _parts(folder):
+            if stop > start and (first is None or begin < first):
+                for row in read_table(path).to_dict("records"):
+                    # a part has every column of its rows: what a row lacked reads as NaN, or None where not a number
+                    found[int(row[ROW])] = plain({k: v for k, v in row.items() if v is not None})
+    found |= dict(tail)
+    return [(number, found[number]) for number in sorted(found) if number >= start]
 
 
 class MetricsWriter:

@@ -105,6 +105,14 @@ def read_heartbeat(directory: str | Path) -> dict[str, Any]:
     return beat if isinstance(beat, dict) else {}
 
 
+def is_gone(beat: dict[str, Any], lost_after_s: float = LOST_AFTER_S) -> bool:
+    """Whether the process that wrote a heartbeat is no more (on this host), or has been silent (elsewhere)."""
+    if beat.get("host") == host_mark():
+        started = process_started(int(beat["pid"]))
+        return started is None or abs(started - (beat.get("started") or started)) >= 2.0
+    return "epoch" not in beat or time.time() - beat["epoch"] > lost_after_s
+
+
 def run_status(directory: str | Path, lost_after_s: float = LOST_AFTER_S) -> RunStatus:
     """What the run in ``directory`` is doing, without torch and without disturbing it.
 
@@ -123,13 +131,7 @@ def run_status(directory: str | Path, lost_after_s: float = LOST_AFTER_S) -> Run
         return RunStatus(state=life["reason"], error=life.get("error"), **known)
     if not beat:
         return RunStatus(state="lost", **known)
-    if beat.get("host") == host_mark():
-        started = process_started(int(beat["pid"]))
-        same = started is not None and abs(started - (beat.get("started") or started)) < 2.0
-        lost = not same
-    else:
-        lost = age is None or age > lost_after_s
-    if lost:
+    if is_gone(beat, lost_after_s):
         return RunStatus(state="lost", **known)
     eta, speed = None, beat.get("steps_per_s")
     if speed and known["step"] is not None and known["total"] is not None:
