@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench.errors import CheckpointError, DataError
 from workbench.recipe import Recipe, load_recipe
+from workbench.runs.supervised import reporting
 from workbench.samples.source import load_source
 from workbench.study import ranks
 from workbench.study.scheduler import Study, TerminalProgress, open_study, run_studies
 
 
+@reporting()  # to the supervisor, when one started this process
 def run_recipes(
     recipes: Sequence[str | Path],
     *,
@@ -24,6 +28,7 @@ def run_recipes(
     quick: bool = False,
     workers: int | None = None,
     command: str = "the same call",
+    name: str | None = None,
     report: bool = True,
     progress: Callable[[float, float, str], None] | None = None,
     say: Callable[[str], None] = print,
@@ -34,6 +39,7 @@ def run_recipes(
     Args:
         quick: keep only what the recipe's ``quick`` section names; its runs go to ``<name>-quick``.
         arms: only these arms; an empty sequence trains the stages alone.
+        name: of the study directory below ``out``, where there is one recipe; default the recipe's.
 
     Returns:
         The study directories.
@@ -47,14 +53,15 @@ def run_recipes(
     studies: list[Study] = []
     for path in recipes:
         recipe = load_recipe(path, overrides)
-        ensure_data(recipe, say)
+        with _one_at_a_time(Path(recipe.data.root)):
+            ensure_data(recipe, say)
         check_inputs(recipe)
-        chosen_arms, chosen_seeds, name = arms, seeds, recipe.name
+        chosen_arms, chosen_seeds, folder = arms, seeds, recipe.name
         if quick and recipe.quick is not None:
             chosen_arms = arms if arms is not None else recipe.quick.arms
             chosen_seeds = seeds if seeds is not None else recipe.quick.seeds
-            name = f"{recipe.name}-quick"
-        directory = Path(out or recipe.output) / name
+            folder = f"{recipe.name}-quick"
+        directory = Path(out or recipe.output) / (name or folder)
         opened = functools.partial(
             open_study, recipe, directory, seeds=chosen_seeds, arms=chosen_arms, quick=quick
         )
@@ -101,6 +108,18 @@ def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
         from workbench.report import build_report
 
         say(f"report: {build_report(study.directory)}")
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """Around making data that is missing: several jobs, or ranks, find it missing at the same moment."""
+    if root.exists():
+        yield
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / f".{root.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def check_inputs(recipe: Recipe) -> None:
