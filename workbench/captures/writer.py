@@ -13,13 +13,16 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from workbench.captures.header import CaptureError, build_header, little_endian
 from workbench.captures.meta import clean_meta
 from workbench.runs.files import disk_guard, sync_dir
+
+if TYPE_CHECKING:
+    from workbench.captures.capture import Capture
 
 SUFFIX = ".safetensors"
 
@@ -47,6 +50,7 @@ class CaptureWriter:
         self._spools: dict[str, BinaryIO] = {}
         self._dtypes: dict[str, np.dtype] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._closed = False
         self._folder = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         with self._guard():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +93,9 @@ class CaptureWriter:
         self._dtypes[name], self._shapes[name] = array.dtype, shape
 
     def close(self) -> Path:
-        """Write the file under its name."""
+        """Write the file under its name; nothing happens the second time."""
+        if self._closed:
+            return self.path
         meta = json.dumps(clean_meta(self.kind, self.meta, self._shapes), ensure_ascii=False, allow_nan=False)
         names = sorted(self._shapes, key=lambda name: -self._dtypes[name].itemsize)  # keeps all aligned
         header = build_header({n: (self._dtypes[n], self._shapes[n]) for n in names}, meta)
@@ -106,8 +112,16 @@ class CaptureWriter:
                 os.fsync(out.fileno())
             os.replace(whole, self.path)
             sync_dir(self.path.parent)
+        self._closed = True
         self.abort()
         return self.path
+
+    def finish(self) -> Capture:
+        """Close, and open what was written: its arrays stay on disk."""
+        from workbench.captures.capture import Capture  # it builds on this module
+
+        self.close()
+        return Capture.load(self.path)
 
     def abort(self) -> None:
         """Drop what was written and is not under the file's own name yet."""

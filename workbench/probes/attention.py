@@ -1,0 +1,296 @@
+"""Attention rows: what chosen queries look at, exactly, in chosen layers and heads, at any length.
+
+Axes of the capture ``attention_rows``: layer, head, query, key.
+
+1. the sample is prepared as for training and run once through the model, with its own fast kernel;
+2. the tap (``attention_tap.py``) shows q, k, v and the output of every layer; rows are computed from them in float32
+   (``attention_math.py``), O(heads x queries x N) a layer, and written at once, so that no two layers are in memory;
+3. |A V - O| of the same rows is checked in every layer and stored: rows that do not explain the output are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from workbench.captures import Capture, capture_to
+from workbench.captures.rows import Store, encode, stated_error
+from workbench.models.videolm import Prepared
+from workbench.probes.attention_math import BLOCK, check, exact_rows, value_norms
+from workbench.probes.attention_queries import query_positions
+from workbench.probes.attention_size import check_room, kept_bytes
+from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
+from workbench.probes.common import Checkpoint, ProbeError, capture_meta
+from workbench.samples.sample import Clip, Sample
+
+KIND = "attention_rows"
+Heads = Sequence[int] | str | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """How rows are taken and kept; see ``attention_rows``."""
+
+    layers: Sequence[int] | None = None
+    heads: Heads = None
+    store: Store = "float32"
+    norms: bool = False
+    turn: int = 0
+    checkpoint: Checkpoint | None = None
+    recipe_hash: str | None = None
+
+
+def attention_rows(
+    model: Any,
+    processor: Any,
+    sample: Sample,
+    clip: Clip | None,
+    queries: str | Sequence[int] = "answer",
+    layers: Sequence[int] | None = None,
+    heads: Heads = None,
+    where: str = "llm",
+    *,
+    store: Store = "float32",
+    norms: bool = False,
+    turn: int = 0,
+    path: str | Path | None = None,
+    checkpoint: Checkpoint | None = None,
+    recipe_hash: str | None = None,
+) -> Capture:
+    """What the queries of one sample look at.
+
+    Args:
+        model: a ``VideoLM``; used as it is, in eval mode and without gradients.
+        processor: what prepares its inputs.
+        queries: see ``query_positions``; for ``where="encoder"`` see ``encoder_rows``.
+        layers: indices, None for all; negative ones count from the end.
+        heads: indices, None for all, or ``"mean"`` for the average over all heads.
+        where: "llm" or "encoder".
+        store: "float32" (exact), "float16" or "uint8" (the capture states the error).
+        norms: also |v W_O| of every key (``value_norms``), for norm-weighted maps.
+        turn: which question of the sample.
+        path: stream the capture to this file, a layer at a time; None keeps it in memory.
+
+    Returns:
+        ``rows`` [layer, head, query, key] (read them with ``captures.rows.rows_of`` whatever the store), ``queries``
+        positions, ``token_ids`` of all positions, ``self_check`` [layer] = max |A V - O|, and with ``norms``
+        ``value_norms`` [layer, head, key] (with heads="mean": ``norm_weighted`` [layer, head, query, key]).
+
+    Raises:
+        ProbeError: layers, heads or queries that are not there, an architecture that cannot be read, rows that fail
+            their check, or a size that does not fit (naming it).
+    """
+    look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash)
+    if where != "llm":
+        from workbench.probes.attention_encoder import encoder_rows
+
+        return encoder_rows(model, processor, sample, clip, queries, look, where, path)
+    prepared = processor.prepare(sample, clip, turns=(turn,))
+    with RowWriter(model, processor, sample, clip, prepared, queries, look, path) as rows:
+        with looking(model), AttentionTap(model, rows.see, where, rows.layers):
+            model(**inputs_of(prepared, model), use_cache=False, logits_to_keep=1)
+        return rows.finish()
+
+
+class RowWriter:
+    """The capture of one conversation: takes the layers' calls in turn, keeps the rows asked for.
+
+    Args:
+        queries: see ``query_positions``.
+        path: file to stream to, or None.
+        own: further keys of the metadata.
+
+    Raises:
+        ProbeError: see ``attention_rows``.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        sample: Sample,
+        clip: Clip | None,
+        prepared: Prepared,
+        queries: str | Sequence[int],
+        look: Look,
+        path: str | Path | None = None,
+        **own: Any,
+    ) -> None:
+        self.look, n = look, len(prepared)
+        self.positions = query_positions(prepared.token_map, queries)
+        self.layers, modules = attention_modules(model, "llm", look.layers)
+        n_heads = head_count(modules[0])
+        listed, self.mean = head_list(look.heads, n_heads)
+        self.heads = None if self.mean else listed
+        kept = kept_bytes(
+            len(self.layers), 1 if self.mean else len(listed), len(self.positions), n, look.store
+        )
+        a_layer = 4 * len(listed) * len(self.positions) * n
+        asked = f"take {len(self.positions)} rows of {sample.id}"
+        refuse_if_too_large(asked, kept * (1 + (self.mean and look.norms)), 3 * a_layer + 12 * BLOCK, path)
+        meta = capture_meta(
+            model,
+            axes={"queries": ("query",), "token_ids": ("key",), "self_check": ("layer",)},
+            units={
+                "queries": "position",
+                "token_ids": "id in the model's vocabulary",
+                "self_check": "max |A V - O| of these rows, in units of the attention's output",
+            },
+            sample=sample,
+            clip=clip,
+            prepared=prepared,
+            checkpoint=look.checkpoint,
+            recipe_hash=look.recipe_hash,
+            turn=look.turn,
+            where="llm",
+            layers=self.layers,
+            heads="mean" if self.mean else listed,
+            heads_of_model=n_heads,
+            queries=queries if isinstance(queries, str) else "positions",
+            store=look.store,
+            tokens=token_texts(processor, prepared),
+            **own,
+        )
+        self.writer = capture_to(path, KIND, meta)
+        self._keys = slice(0, n)
+        self._places = torch.from_numpy(self.positions)
+        self.writer.add("queries", self.positions)
+        self.writer.add("token_ids", prepared.input_ids.numpy())
+
+    def see(self, call: Call, row: int = 0, start: int = 0) -> None:
+        """One layer's call, in which the conversation begins at place ``start`` of batch row ``row``.
+
+        Raises ProbeError when the rows do not explain the layer's output.
+        """
+        keys = slice(start, start + self._keys.stop)
+        weights, error, largest = collect(call, self._places + start, self.heads, row, keys)
+        check(call.layer, "llm", error, largest, call.output.dtype)
+        if self.look.norms:
+            norm = value_norms(call, row, self.heads, keys).cpu().numpy()
+            if self.mean:
+                weighted = (weights * norm[:, None]).mean(0, keepdims=True)
+                put(self.writer, "norm_weighted", weighted, self.look.store, "attention x |v W_O|")
+            else:
+                self.writer.append("value_norms", norm)
+                describe(self.writer.meta, "value_norms", ("layer", "head", "key"), "|v W_O|")
+        weights = weights.mean(0, keepdims=True) if self.mean else weights
+        put(self.writer, "rows", weights, self.look.store, "attention probability")
+        self.writer.append("self_check", np.asarray(error))
+
+    def finish(self) -> Capture:
+        """The capture, all layers seen."""
+        return self.writer.finish()
+
+    def __enter__(self) -> RowWriter:
+        self.writer.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.writer.__exit__(*error)
+
+
+def collect(
+    call: Call, places: Tensor, heads: Sequence[int] | None, row: int = 0, keys: slice = slice(None)
+) -> tuple[np.ndarray, float, float]:
+    """All asked rows of one call: float32 ``[heads, queries, keys]`` with NaN, max |A V - O|, max |V|."""
+    parts, error, largest = [], 0.0, 0.0
+    for block in exact_rows(call, places, row, heads, keys):
+        parts.append(block.weights.cpu().numpy())
+        error, largest = max(error, block.error), max(largest, block.largest)
+        if np.isnan(block.error):
+            error = float("nan")
+            break
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), error, largest
+
+
+def put(writer: Any, name: str, weights: np.ndarray, store: Store, unit: str) -> None:
+    """Append one layer's rows ``[head, query, key]`` in the form asked for, and describe them."""
+    stored, top = encode(weights, store)
+    writer.append(name, stored)
+    full = f"{unit}, {stated_error(store)}; not visible is NaN (255 in uint8)"
+    describe(writer.meta, name, ("layer", "head", "query", "key"), full)
+    if top is not None:
+        writer.append(f"{name}_max", top)
+        describe(writer.meta, f"{name}_max", ("layer", "head", "query"), f"largest {unit} of the row")
+
+
+def describe(meta: dict[str, Any], name: str, axes: Sequence[str], unit: str) -> None:
+    """Axes and unit of one more array."""
+    meta["axes"][name], meta["units"][name] = list(axes), unit
+
+
+def head_count(module: Any) -> int:
+    """Query heads of an attention module."""
+    for name in ("num_heads", "heads"):
+        if isinstance(found := getattr(module, name, None), int):
+            return found
+    config = module.config
+    return int(getattr(config, "num_attention_heads", None) or config.num_heads)
+
+
+def head_list(heads: Heads, n_heads: int) -> tuple[list[int], bool]:
+    """Head indices, and whether their mean is asked for. Raises ProbeError."""
+    if isinstance(heads, str):
+        if heads != "mean":
+            raise ProbeError(
+                f"look at heads {heads!r}", "that is no choice of heads", "Give indices or 'mean'"
+            )
+        return list(range(n_heads)), True
+    listed = list(range(n_heads)) if heads is None else [int(head) for head in heads]
+    wrong = [head for head in listed if not -n_heads <= head < n_heads]
+    if wrong or not listed:
+        raise ProbeError(
+            f"look at head {wrong[0] if wrong else '(none named)'}",
+            f"there are heads 0 to {n_heads - 1}",
+            "Choose others",
+        )
+    return sorted({head % n_heads for head in listed}), False
+
+
+def refuse_if_too_large(asked: str, kept: int, working: int, path: str | Path | None) -> None:
+    """``check_room`` against this machine: its free memory and, with a path, the free disk there."""
+    on_disk = None
+    if path is not None:
+        folder = Path(path).absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        on_disk = shutil.disk_usage(folder).free // 2  # spools and the file are there together for a moment
+    check_room(asked, kept, working, on_disk, psutil.virtual_memory().available)
+
+
+def inputs_of(prepared: Prepared, model: Any) -> dict[str, Any]:
+    """Arguments of ``model.forward`` for one conversation, on the model's device."""
+    inputs: dict[str, Any] = {"input_ids": prepared.input_ids[None]}
+    if prepared.pixel_values is not None:
+        inputs |= {"pixel_values": prepared.pixel_values, "grids": torch.tensor([prepared.grid])}
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def token_texts(processor: Any, prepared: Prepared) -> list[str]:
+    """The text of each token, for labels; empty without a tokenizer."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None:
+        return []
+    return [str(text) for text in tokenizer.convert_ids_to_tokens(prepared.input_ids.tolist())]
+
+
+@contextlib.contextmanager
+def looking(model: Any) -> Iterator[None]:
+    """Eval mode without gradients; the mode comes back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)

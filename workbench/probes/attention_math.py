@@ -1,0 +1,155 @@
+"""Exact attention rows from what an attention function was given, checked against what it returned.
+
+Axes: H query heads (h those chosen), G key/value heads, R chosen queries, K keys, E channels a head, D model width.
+
+    A[h, r, :] = softmax(q_r K^T * scale + mask)        in float32, whatever the model computes in     (science.md 2)
+
+Memory: a block of rows at a time, so the N x N matrix never exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workbench.probes.attention_tap import Call
+from workbench.probes.attention_visible import visible
+from workbench.probes.common import ProbeError
+
+BLOCK = 1 << 23  # scores computed at once (32 MiB in float32)
+# what |A V - O| may be, as a share of the largest |V|: rounding of the kernel's own sums and of its output
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2, torch.float64: 1e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A block of rows: ``weights`` float32 ``[h, R, K]``, NaN where a key is not visible; ``start``: index of its first
+    row among those asked for; ``error``: max |A V - O|; ``largest``: max |V|."""
+
+    weights: Tensor
+    start: int
+    error: float
+    largest: float
+
+
+def exact_rows(
+    call: Call,
+    places: Tensor,
+    row: int = 0,
+    heads: Sequence[int] | None = None,
+    keys: slice = slice(None),
+    block: int = BLOCK,
+) -> Iterator[Rows]:
+    """Rows of the queries at ``places`` ``[R]`` of batch row ``row``, a block at a time.
+
+    Args:
+        heads: query heads; None for all.
+        keys: only these keys are looked at; the others must not be visible (another conversation's).
+    """
+    places = places.to(call.query.device)
+    seen_all, kv = _heads(call, heads)
+    k = call.key[row, :, keys].float()
+    v = call.value[row, :, keys].float()
+    if kv is not None:
+        k, v = k[kv], v[kv]
+    n_heads, n_keys = len(seen_all), k.shape[1]
+    step = max(1, block // max(1, n_heads * n_keys))
+    softcap = call.options.get("softcap")
+    for start in range(0, len(places), step):
+        at = places[start : start + step]
+        q = call.query[row].index_select(1, at)[seen_all].float()
+        scores = _by_group(q * call.scaling, k.transpose(1, 2))
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        seen, added = visible(call, row, at)
+        seen = _of_heads(seen, seen_all)[..., keys]
+        if added is not None:
+            scores += _of_heads(added, seen_all)[..., keys]
+        weights = scores.masked_fill_(~seen, -math.inf).softmax(-1)
+        weights = weights.masked_fill_(~seen, 0.0)  # a query that sees nothing gave NaN
+        got = _by_group(weights, v)
+        expected = call.output[row].index_select(0, at)[:, seen_all].transpose(0, 1).float()
+        sighted = seen.any(-1, keepdim=True).expand(n_heads, -1, 1)
+        error = float(((got - expected).abs() * sighted).max()) if got.numel() else 0.0
+        largest = float(v.abs().max()) if v.numel() else 0.0
+        yield Rows(weights.masked_fill_(~seen, math.nan), start, error, largest)
+
+
+def check(layer: int, where: str, error: float, largest: float, dtype: torch.dtype) -> None:
+    """Refuse rows that do not explain the output of their layer. Raises ProbeError with the numbers."""
+    allowed = TOLERANCE.get(dtype, 1e-4) * max(largest, 1e-6)
+    if not error <= allowed:  # NaN is refused as well
+        raise ProbeError(
+            f"trust the attention rows of layer {layer} of the {where}",
+            f"A V differs from the layer's own output by {error:.3g} (allowed: {allowed:.3g} in {dtype})",
+            "The layer's mask or softmax is not what its arguments say; its attention cannot be shown",
+        )
+
+
+def value_norms(
+    call: Call, row: int = 0, heads: Sequence[int] | None = None, keys: slice = slice(None)
+) -> Tensor:
+    """|v_j W_O| for each chosen head and key, float32 ``[h, K]``: how much a key's value moves the residual stream.
+
+    A norm-weighted map is this times the attention [Kobayashi et al. 2020, "Attention is not only a weight"]. With
+    W_O[h] = Q R, |v W_O[h]| = |R v|: E x E instead of D x E.
+
+    Raises:
+        ProbeError: the attention module has no linear output projection of a known name.
+    """
+    chosen, kv = _heads(call, heads)
+    weight = output_projection(call.module).weight.float()
+    size = call.value.shape[-1]
+    v = call.value[row, :, keys].float()
+    norms = []
+    for i, head in enumerate(chosen):
+        r = torch.linalg.qr(weight[:, head * size : (head + 1) * size], mode="r").R
+        source = v[head // call.grouped] if kv is None else v[kv[i]]
+        norms.append(torch.linalg.vector_norm(source @ r.T, dim=-1))
+    return torch.stack(norms)
+
+
+def output_projection(module: nn.Module) -> nn.Linear:
+    """W_O of an attention module. Raises ProbeError."""
+    for name in ("o_proj", "out_proj", "out", "proj"):
+        found = getattr(module, name, None)
+        if isinstance(found, nn.Linear):
+            return found
+    raise ProbeError(
+        "weigh attention by value norms",
+        f"{type(module).__name__} has no output projection of a known name",
+        "Leave value_norms out",
+    )
+
+
+def _heads(call: Call, heads: Sequence[int] | None) -> tuple[list[int], list[int] | None]:
+    """Chosen query heads, and the key/value head of each (None when all are taken, in groups).
+
+    Raises ProbeError for a head that is not there.
+    """
+    n = call.query.shape[1]
+    if heads is None:
+        return list(range(n)), None
+    wrong = [head for head in heads if not 0 <= head < n]
+    if wrong or not len(heads):
+        raise ProbeError(
+            f"look at head {wrong[0] if wrong else '(none named)'}",
+            f"there are heads 0 to {n - 1}",
+            "Choose others",
+        )
+    return list(heads), [head // call.grouped for head in heads]
+
+
+def _by_group(q_hRE: Tensor, k_GEK: Tensor) -> Tensor:
+    """Batched product where ``len(q) // len(k)`` heads share a key/value head: ``[h, R, K]``."""
+    h, r, e = q_hRE.shape
+    g = len(k_GEK)
+    return torch.bmm(q_hRE.reshape(g, h // g * r, e), k_GEK).view(h, r, -1)
+
+
+def _of_heads(table: Tensor, chosen: list[int]) -> Tensor:
+    return table if len(table) == 1 else table[chosen]
