@@ -96,6 +96,19 @@ def test_each_file_is_opened_once_and_unknown_ids_are_an_error():
         plan.indices("x")
 
 
+def test_images_are_not_opened_and_one_without_bytes_is_a_failure(tmp_path):
+    (tmp_path / "empty.png").touch()
+    images = [
+        sample("a", media=ImageRef(write_image(tmp_path / "a.png"))),
+        sample("empty", media=ImageRef(tmp_path / "empty.png")),
+        sample("gone", media=ImageRef(tmp_path / "gone.png")),
+    ]
+    reader = Clips()
+    plan = make_plan(Fixed(4), images, reader)
+    assert reader.asked == 0 and [plan.used(s.id) for s in images] == [1, 0, 0]
+    assert plan.failures() == {"empty": 1, "missing": 1}
+
+
 def test_two_samples_with_one_id_are_an_error():
     with pytest.raises(DataError, match="'a'"):
         make_plan(Fixed(4), [video("a"), video("a")], Clips())
@@ -194,8 +207,8 @@ def test_content_hash_sees_media_questions_and_columns_but_not_the_truth(tmp_pat
     assert content_hash([sample("a", media=VideoRef(folder))]) != before
 
 
-def test_copies_repeat_an_image_and_nothing_else():
-    picture = sample("i", media=ImageRef(Path("i.png")))
+def test_copies_repeat_an_image_and_nothing_else(tmp_path):
+    picture = sample("i", media=ImageRef(write_image(tmp_path / "i.png")))
     plan = make_plan(Fixed(4), [picture, video("v"), sample("t")], Clips())
     copies = plan.with_copies({"i": 16})
     assert copies.indices("i") == (0,) * 16 and copies.used("i") == 16

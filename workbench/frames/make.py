@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,9 +53,10 @@ def make_plan(
 ) -> FramePlan:
     """Plan the frames of every sample.
 
-    ``used = min(requested, available)``. Images get 1 frame (reason ``image``), text 0 (``text``); a file
-    whose ``info`` raises ``MediaError`` gets 0 and ``failed: KIND``, so that it is counted and never silently
-    replaced. Each file is opened once, however many samples share it.
+    ``used = min(requested, available)``. Images get 1 frame (reason ``image``), text 0 (``text``); a video
+    whose ``info`` raises ``MediaError``, and an image that is missing or empty, gets 0 and ``failed: KIND``,
+    so that it is counted and never silently replaced. Each video is opened once, however many samples share
+    it; images are not opened (they have one frame whatever they hold, and a data set may have millions).
 
     Args:
         cache: a folder that keeps plans by content hash; a plan that is already there is read, no media
@@ -65,11 +66,12 @@ def make_plan(
     Raises:
         DataError: two samples share an id; whatever the policy raises.
     """
+    sizes = {path: _size(path) for path in {s.media.path for s in samples if s.media is not None}}
     metadata = {
         "policy": policy.name,
         "parameters": policy.parameters(),
         "seed": seed,
-        "content": content_hash(samples),
+        "content": content_hash(samples, sizes),
     }
     key = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:24]
     kept = Path(cache) / f"{policy.name}-{key}.parquet" if cache is not None else None
@@ -81,7 +83,7 @@ def make_plan(
     infos: dict[MediaRef, ClipInfo | str] = {}
     for ref in (s.media for s in samples if s.media is not None):
         if ref not in infos:
-            infos[ref] = _info(reader, ref)
+            infos[ref] = _image(ref, sizes) if isinstance(ref, ImageRef) else _info(reader, ref)
     known = [(s, infos[s.media]) for s in samples if s.is_video and s.media is not None]
     films = [sample for sample, info in known if isinstance(info, ClipInfo)]
     clips = [info for _, info in known if isinstance(info, ClipInfo)]
@@ -112,22 +114,32 @@ def _info(reader: InfoReader, ref: MediaRef) -> ClipInfo | str:
         return error.kind
 
 
-def content_hash(samples: Sequence[Sample]) -> str:
+def _image(ref: ImageRef, sizes: Mapping[Path, int]) -> ClipInfo | str:
+    size = sizes[ref.path]
+    if size > 0:
+        return ClipInfo(frames=1, fps=0.0, duration_s=0.0, width=0, height=0)
+    return "empty" if size == 0 else "missing"
+
+
+def content_hash(samples: Sequence[Sample], sizes: Mapping[Path, int] | None = None) -> str:
     """SHA-256 of what a plan can depend on: ids, questions, ``frames_column``, and each medium's kind, name
     and size.
 
     Sizes in bytes stand for media contents (hashing the bytes of a real video set would take hours), and
     names are the last two parts of the path, so that the same data set elsewhere has the same hash.
+
+    Args:
+        sizes: bytes by path where they are known already; -1 for a file that is not there.
     """
     digest = hashlib.sha256()
-    sizes: dict[Path, int] = {}
+    known = dict(sizes or {})
     for sample in samples:
         row: list[Any] = [sample.id, [turn.question for turn in sample.turns], sample.frames_column]
         if sample.media is not None:
             path = sample.media.path
-            if path not in sizes:
-                sizes[path] = _size(path)
-            row += [type(sample.media).__name__, list(path.parts[-2:]), sizes[path]]
+            if path not in known:
+                known[path] = _size(path)
+            row += [type(sample.media).__name__, list(path.parts[-2:]), known[path]]
         digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
