@@ -9,15 +9,17 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from tests.study.studies import loaded, study
 from tests.study.synthetic import DEFAULT_ARMS, ArmTruth, write_study
+from workbench.cli import main
 from workbench.report import build_report, figures, show_live
 from workbench.report.build import render
 from workbench.study.contrasts import analyse
-from workbench.study.results import StudyError
+from workbench.study.results import StudyError, load_results
 
 MAKERS = [
     figures.plane,
@@ -93,13 +95,14 @@ def test_csv_holds_every_number_of_the_analysis(page):
         titles = {
             "image_no_count": "image without counting",
             "video_common": "video at the common frame count",
+            "video_temporal": "temporal video skills",
         }
         row = index["difference", c.arm, c.reference, titles.get(c.measure, c.measure)]
         assert float(row["value"]) == pytest.approx(c.estimate.value, abs=1e-5)
         assert float(row["high"]) == pytest.approx(c.estimate.high, abs=1e-5)
         assert float(row["p_holm"]) == pytest.approx(c.adjusted_p, abs=1e-5)
     assert {r["table"] for r in rows} >= {"score", "curve", "skill change", "copies probe: loss", "cost"}
-    assert len([r for r in rows if r["table"] == "curve"]) == 4 * 3 * 4
+    assert len([r for r in rows if r["table"] == "curve"]) == 4 * 4 * 4  # arms, measures, steps
 
 
 def test_hostile_titles_stay_text_and_paths_stay_private(tmp_path):
@@ -151,6 +154,25 @@ def test_build_writes_beside_the_runs_or_where_told(tmp_path):
     assert build_report(directory) == directory / "report.html"
     assert build_report(str(directory), tmp_path / "other.html") == tmp_path / "other.html"
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_command_analyses_a_study_once(tmp_path, capsys):
+    one = {"fixed-2": DEFAULT_ARMS["fixed-2"]}
+    directory = write_study(tmp_path / "s", one, seeds=(0,), images=2, videos=5)
+    before = analyse.cache_info().misses
+    assert main(["report", str(directory)]) == 0
+    assert analyse.cache_info().misses == before + 1
+    said = capsys.readouterr().out
+    assert "fixed-2" in said and said.endswith(f"report: {directory / 'report.html'}\n")
+
+
+def test_the_plane_says_which_questions_its_lines_use(tmp_path):
+    directory = write_study(tmp_path / "s", seeds=(0,), images=10, videos=20)
+    for file in directory.glob("runs/*/scores/image-000060-own.parquet"):  # half the images on the way
+        table = pd.read_parquet(file)
+        table[table["sample_id"] < "i-00005"].to_parquet(file, index=False)
+    text = Page(render(load_results(directory))).text
+    assert "questions asked at every step (25 of 50 image, 20 of 20 video)" in text
 
 
 def test_a_report_that_cannot_be_written_is_one_clear_error(tmp_path):

@@ -6,7 +6,7 @@ import tempfile
 from functools import cache, lru_cache
 from pathlib import Path
 
-from tests.study.synthetic import DEFAULT_ARMS, null_arms, reversed_arms, write_study
+from tests.study.synthetic import DEFAULT_ARMS, null_arms, reversed_arms, two_pair_arms, write_study
 from workbench.study.results import StudyResults, load_results
 
 SMALL = {"images": 24, "videos": 120}
@@ -19,13 +19,17 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def study(kind: str) -> Path:
-    """``effect`` | ``null`` | ``reversed`` | ``quick`` (one seed, two arms) | ``unfinished``; read only."""
+    """``effect`` | ``null`` | ``reversed`` | ``pairs`` (two aware arms with a control each) | ``quick`` (one seed, two
+    arms) | ``unfinished``; read only.
+    """
     directory = Path(_folder().name) / kind
     two = {name: DEFAULT_ARMS[name] for name in ("fixed-2", "fixed-16")}
     if kind == "effect":
         return write_study(directory, **SMALL)
     if kind == "null":
         return write_study(directory, null_arms(), seeds=(0, 1), seed_noise=0.0, **SMALL)
+    if kind == "pairs":
+        return write_study(directory, two_pair_arms(), seeds=(0, 1, 2), **SMALL)
     if kind == "reversed":
         return write_study(directory, reversed_arms(), base_image=0.45, base_video=0.7, **SMALL)
     if kind == "quick":

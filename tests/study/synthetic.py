@@ -21,6 +21,7 @@ from workbench.runs import Run
 
 IMAGE_SKILLS = ("ocr", "colour", "where", "count", "comparison")
 VIDEO_SKILLS = ("order", "change", "brief", "flash", "static")
+MIN_FRAMES = {"order": 4, "change": 2, "brief": 8, "flash": 16}  # every other skill: one frame answers
 STEPS = (60, 120, 240)
 
 
@@ -34,9 +35,10 @@ class ArmTruth:
     image: float = 0.0  # change of every image skill but counting
     count: float = 0.0  # change of counting, images shown once
     count_by_copies: float = 0.0  # how much of counting's change returns with copies
-    video: float = 0.0
+    video: float = 0.0  # change of every video skill
     title: str = ""
     policy: Mapping[str, Any] = field(default_factory=lambda: {"policy": "fixed", "frames": 2})
+    temporal: float = 0.0  # change, beside ``video``, of the video skills that need more than one frame
 
 
 DEFAULT_ARMS: dict[str, ArmTruth] = {
@@ -55,6 +57,24 @@ DEFAULT_ARMS: dict[str, ArmTruth] = {
         8, -0.03, -0.10, 0.05, 0.08, "Random, matched", {"policy": "random_matched", "like": "hybrid"}
     ),
 }
+
+
+def two_pair_arms() -> dict[str, ArmTruth]:
+    """Two question-aware arms, each with a control of its own: the first choice helps temporal skills, the
+    second nothing.
+    """
+    aware, control = DEFAULT_ARMS["hybrid"], DEFAULT_ARMS["random-matched"]
+    words = {"policy": "keywords", "rules": {"moment": 16}, "frames": 2}
+    return {
+        "fixed-2": DEFAULT_ARMS["fixed-2"],
+        "fixed-16": DEFAULT_ARMS["fixed-16"],
+        "hybrid": replace(aware, video=0.08, temporal=0.2),
+        "random-matched": control,
+        "keywords": replace(aware, title="Keywords", policy=words, video=0.08),
+        "random-keywords": replace(
+            control, title="Random as keywords", policy={"policy": "random_matched", "like": "keywords"}
+        ),
+    }
 
 
 def null_arms() -> dict[str, ArmTruth]:
@@ -180,7 +200,7 @@ def _accuracy(
     arm: ArmTruth, suite: str, skill: str, share: float, condition: str, bases: tuple[float, float]
 ) -> float:
     if suite == "video":
-        return bases[1] + arm.video * share
+        return bases[1] + (arm.video + (arm.temporal if skill in MIN_FRAMES else 0.0)) * share
     change = arm.count if skill == "count" else arm.image
     if skill == "count" and condition == "copies":
         change += arm.count_by_copies
@@ -237,6 +257,7 @@ def _write_run(
             log_probability=np.log(np.clip(truth, 0.01, 0.99)),
             frames_used=frames,
             visual_tokens=frames * 4,
+            min_frames=[MIN_FRAMES.get(skill, 1) for skill in part["skill"]],
             step=step,
             arm=name,
             seed=seed,

@@ -22,6 +22,7 @@ def run_report(args: argparse.Namespace) -> int:
     from workbench.study.results import load_results
     from workbench.study.table import render_table
 
-    print(render_table(load_results(args.study_dir)))
-    print(f"report: {build_report(args.study_dir, args.out)}")
+    results = load_results(args.study_dir)  # once: table and report share its analysis
+    print(render_table(results))
+    print(f"report: {build_report(results, args.out)}")
     return 0

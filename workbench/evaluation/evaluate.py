@@ -29,7 +29,7 @@ from workbench.training.packing import PackedBatch, pack
 
 COLUMNS = (
     *("sample_id", "skill", "question", "answer", "prediction", "correct", "probability"),
-    *("log_probability", "frames_used", "visual_tokens", "error"),
+    *("log_probability", "frames_used", "visual_tokens", "min_frames", "error"),
 )
 GROUP = 64  # questions prepared and packed together
 
@@ -102,6 +102,8 @@ def _group(
             "log_probability": math.nan,
             "frames_used": len(indices),
             "visual_tokens": 0,
+            # of a row with several turns it is what all of them need together: not this question's
+            "min_frames": sample.min_frames if len(sample.turns) == 1 else None,
         }
         rows.append(row)
         try:

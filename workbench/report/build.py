@@ -16,10 +16,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from workbench.report import figures, tables
-from workbench.study.conclusions import PAPER, Conclusion, conclude
-from workbench.study.contrasts import Analysis, analyse
+from workbench.study.claims import PAPER
+from workbench.study.conclusions import conclude
+from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, analyse, measure_skills
+from workbench.study.curves import curve_table
 from workbench.study.results import StudyError, StudyResults, load_results
-from workbench.study.wording import interval, number, points
+from workbench.study.wording import Conclusion, interval, number, points
 
 GROUPS = {
     "effect": "What Video-SFT did",
@@ -41,13 +43,16 @@ class Panel:
     spec: str
 
 
-def build_report(study_dir: str | Path, out: str | Path | None = None) -> Path:
+def build_report(study: str | Path | StudyResults, out: str | Path | None = None) -> Path:
     """Write the report of a study, finished or not, and return its path (default ``STUDY_DIR/report.html``).
+
+    Args:
+        study: its directory, or its results where these are read already (their analysis is then not repeated).
 
     Raises:
         StudyError: the directory is no study, nothing has been scored yet, or the file cannot be written.
     """
-    results = load_results(study_dir)
+    results = study if isinstance(study, StudyResults) else load_results(study)
     path = Path(out) if out is not None else results.directory / "report.html"
     html = render(results)
     partial = path.with_name(path.name + ".partial")
@@ -78,6 +83,8 @@ def render(results: StudyResults) -> str:
         caveats=[c for c in conclusions if c.kind == "caveat"],
         paper=PAPER,
         headline=tables.headline_table(analysis),
+        measures=[MEASURE_TITLES[measure].capitalize() for measure in MEASURES],
+        temporal=measure_skills(results, "video_temporal"),
         panels=_panels(results, analysis),
         costs=tables.costs(results),
         numbers=rows,
@@ -114,9 +121,11 @@ def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
         (
             "plane",
             f"What is gained on video, what is lost on images (% right; {n})",
-            "Each line starts at the base and follows one arm over its training steps, on the questions "
-            "asked at all steps. The large marker is the end, on all questions; its cross is the 95% "
-            "interval of the change against the base. The faint marks are single seeds.",
+            "Each line starts at the base and follows one arm over its training steps. Lines use only the "
+            f"questions asked at every step ({_asked_always(results)}): at steps on the way a part of each "
+            "suite is asked, and a point must not move because the questions changed. The large marker is the "
+            "end on all questions, so it need not lie on its line; its cross is the 95% interval of the change "
+            "against the base. The faint marks are single seeds, at the end on all questions.",
             figures.plane,
             True,
         ),
@@ -167,6 +176,20 @@ def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
         for id_, title, caption, make, there in makers
         if there
     ]
+
+
+def _asked_always(results: StudyResults) -> str:
+    """How many questions the curves rest on, for example ``800 of 800 image, 200 of 300 video``."""
+    table = curve_table(results)
+    parts = []
+    for kind in ("image", "video"):
+        used = table.loc[table["measure"] == kind, "questions"]
+        asked = results.scores.loc[results.scores["kind"] == kind, ["suite", "sample_id", "question"]]
+        if len(used):
+            least, most = int(used.min()), int(used.max())
+            count = f"{least}" if least == most else f"{least} to {most}"
+            parts.append(f"{count} of {len(asked.drop_duplicates())} {kind}")
+    return ", ".join(parts) or "none yet"
 
 
 def _json(figure: go.Figure) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.report.theme import BASE_COLOUR, arm_styles
 from workbench.study.arms import BASE
-from workbench.study.contrasts import MEASURE_TITLES, Analysis, Contrast
+from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast
 from workbench.study.curves import curve_table
 from workbench.study.results import StudyResults
 
@@ -105,7 +105,7 @@ def headline_table(analysis: Analysis) -> list[dict[str, Any]]:
     """One row an arm for the table under the conclusions: scores, and what copies bring back."""
     rows = []
     for name in (BASE, *(arm.name for arm in analysis.results.arms)):
-        cells = {m: analysis.levels.get((name, m)) for m in ("image", "image_no_count", "video")}
+        cells = {m: analysis.levels.get((name, m)) for m in MEASURES}
         if any(cells.values()):
             split = analysis.split(name)
             back = split.recovered.estimate if split else None

@@ -1,37 +1,34 @@
 """The conclusions of a study in words, generated from its intervals and from nothing else.
 
 Each sentence states a direction only where an interval excludes 0, and says "no difference shown" where it
-does not. Published claims ([T]: "Temporal Gains, Spatial Costs", arXiv 2603.17541) are quoted as such
-beside what was found here.
+does not. Published claims are held against them in ``claims.py``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
-
 from workbench.study.arms import BASE, Arm, extremes, ladders
-from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast, CopiesSplit
-from workbench.study.wording import compared, holm_note, interval, joined, moved, number, points, size
-
-Kind = Literal["effect", "frames", "hybrid", "variant", "published", "caveat"]
-Verdict = Literal["agrees", "partly", "disagrees", "undecided", ""]
-
-PAPER = "arXiv 2603.17541"
-HYBRID_CLAIM = (
-    "Choosing frames by the question (Hybrid-Frame) partially mitigates the image loss "
-    "(LLaVA-1.5-7B on MMStar: 32.47 against 29.40 with fixed 32 frames)."
+from workbench.study.claims import published
+from workbench.study.contrasts import (
+    MEASURE_TITLES,
+    MEASURES,
+    Analysis,
+    Contrast,
+    CopiesSplit,
+    controls,
+    measure_skills,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """One generated statement. ``claim`` and ``verdict`` are filled for published claims only."""
-
-    kind: Kind
-    text: str
-    claim: str = ""
-    verdict: Verdict = ""
+from workbench.study.wording import (
+    Conclusion,
+    compared,
+    control_of,
+    holm_note,
+    interval,
+    joined,
+    moved,
+    number,
+    points,
+    size,
+)
 
 
 def conclude(analysis: Analysis) -> list[Conclusion]:
@@ -39,7 +36,7 @@ def conclude(analysis: Analysis) -> list[Conclusion]:
     caveats.
     """
     found = [*_effects(analysis), *_frame_counts(analysis), *_hybrid(analysis), *_variants(analysis)]
-    return [*found, *_published(analysis), *_caveats(analysis)]
+    return [*found, *published(analysis), *_caveats(analysis)]
 
 
 # --------------------------------------------------------------------------------------- what was found
@@ -58,6 +55,9 @@ def _effects(analysis: Analysis) -> list[Conclusion]:
             continue
         some = [c for c in (image, video) if c is not None]
         sentences = [f"{_subject(arm)} {joined(parts)} ({size(*some)})."]
+        temporal = analysis.find(arm.name, BASE, "video_temporal")
+        if temporal is not None:
+            sentences.append(_on_temporal(analysis, temporal))
         rest = analysis.find(arm.name, BASE, "image_no_count")
         if image is not None and rest is not None:
             sentences.append(_without_counting(image, rest))
@@ -72,6 +72,14 @@ def _subject(arm: Arm) -> str:
     if arm.role == "fixed":
         return f"Video-SFT at {arm.frames} frame{'s' if arm.frames != 1 else ''}"
     return f"Video-SFT “{arm.title}”"
+
+
+def _on_temporal(analysis: Analysis, temporal: Contrast) -> str:
+    estimate = temporal.estimate
+    skills = joined(measure_skills(analysis.results, "video_temporal"))
+    change = f"On temporal skills alone ({skills}) the video change is {points(estimate.value)}"
+    tail = holm_note(temporal) if estimate.shown else ": no difference shown"
+    return f"{change} {interval(estimate)}{tail}."
 
 
 def _without_counting(image: Contrast, rest: Contrast) -> str:
@@ -130,14 +138,10 @@ def _frame_counts(analysis: Analysis) -> list[Conclusion]:
 
 
 def _versus(analysis: Analysis, arm: str, reference: str, label: str) -> str:
-    found = [
-        c for m in ("image_no_count", "image", "video") if (c := analysis.find(arm, reference, m)) is not None
-    ]
+    found = [c for measure in MEASURES if (c := analysis.find(arm, reference, measure)) is not None]
     if not found:
         return ""
-    parts = [
-        compared(c, MEASURE_TITLES[c.measure]) for c in sorted(found, key=lambda c: MEASURES.index(c.measure))
-    ]
+    parts = [compared(c, MEASURE_TITLES[c.measure]) for c in found]
     return f"{label}: {joined(parts)} ({size(*found)})."
 
 
@@ -146,21 +150,21 @@ def _hybrid(analysis: Analysis) -> list[Conclusion]:
     results = analysis.results
     ends = extremes([arm for arm in results.arms if arm.name in results.final_steps])
     for arm in results.arms:
-        if arm.role != "aware" or arm.name not in results.final_steps:
+        matched = controls(results, arm.name)
+        aware = arm.role == "aware"
+        if not (aware or matched) or arm.name not in results.final_steps:
             continue
-        for other in (ends[1], ends[0]) if ends else ():
+        for other in (ends[1], ends[0]) if ends and aware else ():
             text = _versus(analysis, arm.name, other.name, f"“{arm.title}” against {other.frames} frames")
             if text:
                 found.append(Conclusion("hybrid", text))
-        controls = [c for c in results.arms if c.role == "matched" and c.reference == arm.name]
-        texts = [
-            _versus(analysis, arm.name, c.name, f"“{arm.title}” against its random-matched control")
-            for c in controls
-        ]
-        texts = [text for text in texts if text]
-        for text, control in zip(texts, controls, strict=False):
-            found.append(Conclusion("hybrid", f"{text} {_awareness(analysis, arm, control)}"))
-        if not texts:
+        texts = []
+        for control in matched:
+            text = _versus(analysis, arm.name, control.name, f"“{arm.title}” against {control_of(control)}")
+            if text:
+                texts.append(f"{text} {_awareness(analysis, arm, control)}" if aware else text)
+        found += [Conclusion("hybrid", text) for text in texts]
+        if aware and not texts:
             found.append(
                 Conclusion(
                     "hybrid",
@@ -172,9 +176,16 @@ def _hybrid(analysis: Analysis) -> list[Conclusion]:
 
 
 def _awareness(analysis: Analysis, arm: Arm, control: Arm) -> str:
-    image, video = (analysis.find(arm.name, control.name, kind) for kind in ("image", "video"))
-    gains = [n for n, c in (("image", image), ("video", video)) if c is not None and c.estimate.low > 0]
-    costs = [n for n, c in (("image", image), ("video", video)) if c is not None and c.estimate.high < 0]
+    looked = {
+        MEASURE_TITLES[measure]: c
+        for measure in ("image", "video", "video_temporal")
+        if (c := analysis.find(arm.name, control.name, measure)) is not None
+    }
+    video = looked.get("video")
+    if video is not None and video.estimate.shown:  # temporal skills are part of it: not a second finding
+        looked.pop(MEASURE_TITLES["video_temporal"], None)
+    gains = [name for name, c in looked.items() if c.estimate.low > 0]
+    costs = [name for name, c in looked.items() if c.estimate.high < 0]
     said = []
     if gains:
         said.append(f"buys {joined(gains)}")
@@ -182,7 +193,7 @@ def _awareness(analysis: Analysis, arm: Arm, control: Arm) -> str:
         said.append(f"costs {joined(costs)}")
     if not said:
         return "With the same frame counts dealt at random, choosing them by the question shows no effect."
-    rest = [n for n, c in (("image", image), ("video", video)) if c is not None and n not in gains + costs]
+    rest = [name for name in looked if name not in gains + costs]
     nothing = f"; on {joined(rest)} it shows no effect beyond the frame counts themselves" if rest else ""
     return f"At equal frame counts, choosing them by the question {joined(said)}{nothing}."
 
@@ -201,91 +212,6 @@ def _variants(analysis: Analysis) -> list[Conclusion]:
         if text:
             found.append(Conclusion("variant", text))
     return found
-
-
-# --------------------------------------------------------------------------------------- published claims
-
-
-def _published(analysis: Analysis) -> list[Conclusion]:
-    results = analysis.results
-    fixed = [arm for arm in results.arms if arm.role == "fixed"]
-    video = [c for arm in fixed if (c := analysis.find(arm.name, BASE, "video")) is not None]
-    image = [c for arm in fixed if (c := analysis.find(arm.name, BASE, "image")) is not None]
-    found = []
-    if video:
-        found.append(
-            _claim(
-                "Video-SFT reliably raises video scores.",
-                _all_or_none(video, +1),
-                "video against the base",
-                video,
-            )
-        )
-    if image:
-        risen, fallen = (
-            [c for c in image if sign * c.estimate.value > 0 and c.estimate.shown] for sign in (1, -1)
-        )
-        verdict: Verdict = (
-            "disagrees" if len(risen) == len(image) else ("agrees" if fallen and not risen else "undecided")
-        )
-        found.append(
-            _claim(
-                "Static-image scores gain little or fall after Video-SFT.",
-                verdict,
-                "image against the base",
-                image,
-            )
-        )
-    ends = extremes([arm for arm in fixed if arm.name in results.final_steps])
-    if ends:
-        pair = [analysis.find(ends[1].name, ends[0].name, kind) for kind in ("video", "image")]
-        more = [c for c in pair if c is not None]
-        if len(more) == 2:
-            v, i = (c.estimate for c in more)
-            verdict = "disagrees" if v.high < 0 or i.low > 0 else ("agrees" if v.low > 0 else "undecided")
-            claim = "More frames generally help video, and do not reliably help images."
-            found.append(_claim(claim, verdict, "video, then image, most against fewest frames", more))
-        for arm in results.arms:
-            gain = analysis.find(arm.name, ends[1].name, "image") if arm.role == "aware" else None
-            if gain is not None:
-                verdict = _all_or_none([gain], +1)
-                credited, remark = _explained_by_control(analysis, arm)
-                if verdict == "agrees" and not credited:
-                    verdict = "partly"
-                what = f"image, “{arm.title}” against {ends[1].frames} frames"
-                said = _claim(HYBRID_CLAIM, verdict, what, [gain])
-                found.append(replace(said, text=f"{said.text}{remark}"))
-    return found
-
-
-def _explained_by_control(analysis: Analysis, arm: Arm) -> tuple[bool, str]:
-    """Whether the choice itself, not only the smaller number of frames, can take the credit on images."""
-    for control in analysis.results.arms:
-        if control.role == "matched" and control.reference == arm.name:
-            contrast = analysis.find(arm.name, control.name, "image")
-            if contrast is not None:
-                if contrast.estimate.low > 0:
-                    return True, " Its random-matched control does worse: the choice itself helps images."
-                return False, (
-                    f" But against its random-matched control {compared(contrast, 'image')}: "
-                    "using fewer frames can explain it, choosing them cannot be credited."
-                )
-    return False, " Without a random-matched control this cannot be told from using fewer frames."
-
-
-def _all_or_none(contrasts: list[Contrast], sign: int) -> Verdict:
-    right = [sign * c.estimate.value > 0 and c.estimate.shown for c in contrasts]
-    wrong = [sign * c.estimate.value < 0 and c.estimate.shown for c in contrasts]
-    return "disagrees" if any(wrong) else ("agrees" if all(right) else "undecided")
-
-
-def _claim(claim: str, verdict: Verdict, what: str, evidence: list[Contrast]) -> Conclusion:
-    numbers = "; ".join(
-        f"{c.arm} {points(c.estimate.value)} {interval(c.estimate)}{holm_note(c)}" for c in evidence
-    )
-    leads = {"agrees": "Ours agrees", "partly": "Ours agrees in part", "disagrees": "Ours disagrees"}
-    lead = leads.get(verdict, "Ours does not decide")
-    return Conclusion("published", f"{lead}: {what}: {numbers}.", claim, verdict)
 
 
 # --------------------------------------------------------------------------------------------------- caveats
@@ -321,6 +247,11 @@ def _caveats(analysis: Analysis) -> list[Conclusion]:
     if analysis.copies and BASE in results.final_steps:
         lines.append(
             "The base has no frame policy of its own: its videos are asked at the common frame count."
+        )
+    if results.temporal is None and results.skills("video"):
+        lines.append(
+            "Which video skills need more than one frame is not recorded with these scores and cannot be read from "
+            "the test data: video averages mix temporal and static questions."
         )
     lines += [f"Missing: {line}" for line in results.missing]
     broken = int(results.scores["error"].notna().sum()) if "error" in results.scores else 0

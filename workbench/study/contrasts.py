@@ -1,9 +1,10 @@
 """Every comparison a study supports, each paired over seeds and questions, with its interval.
 
 Scores are percentages, differences percentage points. A *macro average* is the mean over skills of the mean
-over questions, so that a skill asked often counts no more than one asked rarely. Three measures a
-comparison: ``image``, ``image_no_count`` (image skills but counting) and ``video``; per skill,
-``image:ocr`` and so on.
+over questions, so that a skill asked often counts no more than one asked rarely. Four measures a
+comparison: ``image``, ``image_no_count`` (image skills but counting), ``video`` and ``video_temporal`` (the video
+skills that no single frame answers: the video average also asks what one frame shows); per skill, ``image:ocr``
+and so on.
 
 Multiple comparisons: Holm's step-down adjustment within each family (arms against the base, arms against
 each other, copies probe, single skills, secondary), so that a family's chance of one false alarm stays at
@@ -18,15 +19,16 @@ from functools import lru_cache
 
 import pandas as pd
 
-from workbench.study.arms import BASE, extremes, ladders
+from workbench.study.arms import BASE, Arm, extremes, ladders
 from workbench.study.intervals import Estimate, holm, level, paired
 from workbench.study.results import StudyResults
 
-MEASURES = ("image", "image_no_count", "video")
+MEASURES = ("image", "image_no_count", "video", "video_temporal")
 MEASURE_TITLES = {
     "image": "image",
     "image_no_count": "image without counting",
     "video": "video",
+    "video_temporal": "temporal video skills",
     "video_common": "video at the common frame count",
 }
 
@@ -127,16 +129,18 @@ def planned_pairs(results: StudyResults, arms: Iterable[str]) -> list[tuple[str,
     for arm in results.arms:
         if arm.name not in done:
             continue
-        if arm.role == "aware":
-            if ends:
-                pairs += [(arm.name, ends[1].name), (arm.name, ends[0].name)]
-            pairs += [
-                (arm.name, c.name) for c in results.arms if c.role == "matched" and c.reference == arm.name
-            ]
-        elif arm.role == "variant" and arm.reference is not None:
+        if arm.role == "aware" and ends:
+            pairs += [(arm.name, ends[1].name), (arm.name, ends[0].name)]
+        pairs += [(arm.name, control.name) for control in controls(results, arm.name)]
+        if arm.role == "variant" and arm.reference is not None:
             pairs.append((arm.name, arm.reference))
     pairs += [(most.name, fewest.name) for most, fewest in ladders(results.arms)]
     return [(a, b) for a, b in pairs if a in done and (b in done or b == BASE)]
+
+
+def controls(results: StudyResults, arm: str) -> list[Arm]:
+    """The random-matched arms that deal out this arm's own frame counts (recipe key ``like``)."""
+    return [other for other in results.arms if other.role == "matched" and other.reference == arm]
 
 
 def done_in_order(results: StudyResults, done: set[str]) -> list[str]:
@@ -144,13 +148,16 @@ def done_in_order(results: StudyResults, done: set[str]) -> list[str]:
 
 
 def measure_skills(results: StudyResults, measure: str) -> list[str]:
-    """The skills a measure averages over."""
+    """The skills a measure averages over; none where it would be the same as the whole average."""
     kind, _, skill = measure.partition(":")
     if skill:
         return [skill]
     if kind == "image_no_count":
         counting = results.counting_skills()
         return [s for s in results.skills("image") if s not in counting] if counting else []
+    if kind == "video_temporal":
+        temporal = [s for s in results.skills("video") if s in (results.temporal or ())]
+        return temporal if len(temporal) < len(results.skills("video")) else []
     return results.skills("video" if kind.startswith("video") else "image")
 
 

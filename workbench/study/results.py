@@ -19,6 +19,7 @@ import yaml
 from workbench.errors import WorkbenchError
 from workbench.runs import read_events, read_scores
 from workbench.study.arms import BASE, Arm, describe_arms
+from workbench.study.temporal import temporal_skills
 
 SCORE_COLUMNS = ("sample_id", "suite", "skill", "question", "correct", "step", "arm", "seed", "condition")
 COST_COLUMNS = ("arm", "seed", "mean_frames", "seconds", "visual_tokens", "steps")
@@ -46,6 +47,7 @@ class StudyResults:
         finished: (arm, seed) pairs whose run reached its end.
         missing: one sentence for each thing the study promised and the directory does not hold.
         shared_base: all seeds start from one base model, so intervals say nothing about other bases.
+        temporal: video skills that no single frame answers, as the data say; None where they do not say.
     """
 
     directory: Path
@@ -61,6 +63,7 @@ class StudyResults:
     finished: frozenset[tuple[str, int]]
     missing: tuple[str, ...]
     shared_base: bool = False
+    temporal: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -151,6 +154,7 @@ def load_results(directory: str | Path) -> StudyResults:
         finished=finished,
         missing=_missing(arms, seeds, runs, scores, final_steps, recipe),
         shared_base=shared_base,
+        temporal=temporal_skills(scores, recipe),
     )
 
 

@@ -103,11 +103,12 @@ def _tell(study: Study, report: bool, say: Callable[[str], None]) -> None:
     from workbench.study.results import load_results
     from workbench.study.table import render_table
 
-    say(render_table(load_results(study.directory)))
+    results = load_results(study.directory)  # once: table and report share its analysis
+    say(render_table(results))
     if report:
         from workbench.report import build_report
 
-        say(f"report: {build_report(study.directory)}")
+        say(f"report: {build_report(results)}")
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from workbench.study.arms import BASE
-from workbench.study.contrasts import Analysis, analyse
+from workbench.study.contrasts import MEASURES, Analysis, analyse, measure_skills
 from workbench.study.intervals import Estimate
 from workbench.study.results import StudyResults
 
-HEADER = ("arm", "frames", "s", "image", "image w/o counting", "video", "back by copies")
+HEADER = ("arm", "frames", "s", "image", "w/o counting", "video", "temporal", "back by copies")
 WIDTH = 110
 
 
@@ -34,6 +34,9 @@ def render_table(results: StudyResults) -> str:
         "",
         f"{results.name}: % right, ± half a 95% interval over {over}; s = training seconds of one seed.",
     ]
+    temporal = measure_skills(results, "video_temporal")
+    if temporal:
+        text.append(f"temporal = the video skills that no single frame answers: {', '.join(temporal)}.")
     if seeds == 1:
         text.append("One seed: differences between training runs are not measured.")
     elif results.shared_base:
@@ -51,7 +54,7 @@ def _line(analysis: Analysis, name: str) -> tuple[str, ...]:
         name,
         _number(frames, ".1f"),
         _number(own["seconds"].mean(), ".0f"),
-        *(_with_half(analysis.levels.get((name, m))) for m in ("image", "image_no_count", "video")),
+        *(_with_half(analysis.levels.get((name, m))) for m in MEASURES),
         _with_half(split.recovered.estimate if split else None, sign=True),
     )
 

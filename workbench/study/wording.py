@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.study.arms import Arm
 from workbench.study.contrasts import Contrast
 from workbench.study.intervals import Estimate
 
 NOTHING = "no difference shown"
+Kind = Literal["effect", "frames", "hybrid", "variant", "published", "caveat"]
+Verdict = Literal["agrees", "partly", "disagrees", "undecided", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """One generated statement. ``claim`` and ``verdict`` are filled for published claims only."""
+
+    kind: Kind
+    text: str
+    claim: str = ""
+    verdict: Verdict = ""
 
 
 def number(value: float) -> str:
@@ -24,7 +40,10 @@ def interval(estimate: Estimate) -> str:
 
 def size(*contrasts: Contrast) -> str:
     """Sample size, for example ``n = 300 image and 360 video questions × 5 seeds``."""
-    counts = {contrast.measure.partition("_")[0]: contrast.estimate.questions for contrast in contrasts}
+    counts: dict[str, int] = {}
+    for contrast in contrasts:  # of measures of one kind the one that asks most counts
+        kind = contrast.measure.partition("_")[0]
+        counts[kind] = max(counts.get(kind, 0), contrast.estimate.questions)
     seeds = min(contrast.estimate.seeds for contrast in contrasts)
     asked = " and ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     return f"n\u00a0=\u00a0{asked} questions × {seeds} seed{'s' if seeds > 1 else ''}"
@@ -57,6 +76,11 @@ def holm_note(contrast: Contrast) -> str:
     if contrast.holds or not contrast.estimate.shown:
         return ""
     return f" (not after Holm adjustment for {contrast.family_size} comparisons)"
+
+
+def control_of(control: Arm) -> str:
+    """A control by its title: there may be several pairs in one study."""
+    return f"its random-matched control “{control.title}”"
 
 
 def joined(parts: list[str]) -> str:
