@@ -54,7 +54,7 @@ def attention_rows(
     processor: Any,
     sample: Sample,
     clip: Clip | None,
-    queries: str | Sequence[int] = "answer",
+    queries: str | Sequence[int] | None = None,
     layers: Sequence[int] | None = None,
     heads: Heads = None,
     where: str = "llm",
@@ -71,7 +71,8 @@ def attention_rows(
     Args:
         model: a ``VideoLM``; used as it is, in eval mode and without gradients.
         processor: what prepares its inputs.
-        queries: see ``query_positions``; for ``where="encoder"`` see ``encoder_rows``.
+        queries: see ``query_positions`` (default "answer"); for ``where="encoder"`` patches by number, or "mean" (default
+            there), see ``encoder_rows``.
         layers: indices, None for all; negative ones count from the end.
         heads: indices, None for all, or ``"mean"`` for the average over all heads.
         where: "llm" or "encoder".
@@ -90,14 +91,14 @@ def attention_rows(
             their check, or a size that does not fit (naming it).
     """
     look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash)
-    if where != "llm":
+    if where == "encoder":
         from workbench.probes.attention_encoder import encoder_rows
 
-        return encoder_rows(model, processor, sample, clip, queries, look, where, path)
+        return encoder_rows(model, processor, sample, clip, queries or "mean", look, path)
     prepared = processor.prepare(sample, clip, turns=(turn,))
-    with RowWriter(model, processor, sample, clip, prepared, queries, look, path) as rows:
+    with RowWriter(model, processor, sample, clip, prepared, queries or "answer", look, path) as rows:
         with looking(model), AttentionTap(model, rows.see, where, rows.layers):
-            model(**inputs_of(prepared, model), use_cache=False, logits_to_keep=1)
+            model(**inputs_of(prepared, model), use_cache=False, return_logits=False)
         return rows.finish()
 
 

@@ -77,7 +77,7 @@ def attention_rows_packed(
 
             inputs = {k: v for k, v in batch.model_inputs(device).items() if k != "labels"}
             with looking(model), AttentionTap(model, see, "llm", writers[0][0].layers):
-                model(**inputs, logits_to_keep=1)
+                model(**inputs, return_logits=False)
             for (index, _, _), (writer, *_) in zip(batch.starts(), writers, strict=True):
                 found[index] = writer.finish()
     return [found[i] for i in range(len(samples))]

@@ -33,7 +33,8 @@ def visible(call: Call, row: int, places: Tensor) -> tuple[Tensor, Tensor | None
         )
     bias = call.options.get("position_bias")
     added = None if bias is None else bias[min(row, len(bias) - 1)][:, places].float()
-    mask = call.mask
+    # with a packing plan the mask is a stand-in that the attention function never reads
+    mask = None if call.options.get("packing") is not None else call.mask
     if mask is not None and mask.dim() == 4:
         table = mask[min(row, len(mask) - 1)][:, places, : call.key.shape[2]]
         if mask.dtype == torch.bool:

@@ -45,6 +45,8 @@ class HostOutput(ModelOutput):
 class HostModel(nn.Module, ABC):
     """A stock model and the protocol around it. ``processor`` is attached by ``load_host``."""
 
+    host: Any
+
     def __init__(self, host: PreTrainedModel) -> None:
         super().__init__()
         self.host = host
@@ -203,14 +205,15 @@ class HostModel(nn.Module, ABC):
                 places, deep, torch.arange(input_ids.numel(), device=input_ids.device), input_ids
             )
             return lm(inputs_embeds=embeds, position_ids=rope, attention_mask=attention_mask, **kwargs)
-        if name != PACKED and "flash" not in name:
+        packed = name.startswith(PACKED)  # a probe's tap over it ends in a mark
+        if not packed and "flash" not in name:
             kwargs |= self._deep(
                 places, deep, torch.arange(input_ids.numel(), device=input_ids.device), input_ids
             )
             mask = self._masks(segment_ids, embeds.dtype)
             return lm(inputs_embeds=embeds, position_ids=rope, attention_mask=mask, **kwargs)
         plan = plan_packing(segment_ids)
-        if name == PACKED:
+        if packed:
             kwargs["packing"] = plan
             # four dimensions: taken as a finished mask, so none is built; sdpa_packed reads the plan
             mask = embeds.new_empty((1, 1, 0, 0))
@@ -247,9 +250,8 @@ class HostModel(nn.Module, ABC):
         text = self.language_model.config
         window = getattr(text, "sliding_window", None)
         kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
-        masks = packed_masks(
-            segment_ids, _MaskConfig(sorted(set(kinds)), window, text._attn_implementation), dtype
-        )
+        config: Any = _MaskConfig(sorted(set(kinds)), window, text._attn_implementation)
+        masks = packed_masks(segment_ids, config, dtype)
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def forward(
