@@ -17,7 +17,20 @@ from workbench import __version__
 from workbench.errors import WorkbenchError
 
 # each has register(subparsers); commands appear in this order
-GROUPS = ("study", "data", "recipe", "runs", "report", "model", "evaluate", "probe", "policy", "doctor")
+GROUPS = (
+    "study",
+    "data",
+    "recipe",
+    "jobs",
+    "machine",
+    "runs",
+    "report",
+    "model",
+    "evaluate",
+    "probe",
+    "policy",
+    "doctor",
+)
 DEBUG = "--debug"
 
 

@@ -1,4 +1,4 @@
-"""`workbench runs [DIR]`: the runs below a folder. `workbench status RUN`: one of them in detail."""
+"""`workbench runs [DIR]`: the runs below a folder. `workbench status FOLDER` shows one in detail (see jobs.py)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     listing = subparsers.add_parser("runs", help="list the runs below a folder")
     listing.add_argument("directory", nargs="?", type=Path, default=Path("runs"), metavar="DIR")
     listing.set_defaults(func=run_list)
-    status = subparsers.add_parser("status", help="what one run is doing, or how it ended")
-    status.add_argument("run", type=Path, metavar="RUN")
-    status.set_defaults(func=run_status)
 
 
 def find_runs(directory: Path) -> list[Path]:

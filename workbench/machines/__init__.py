@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.machines.attach import Attached, attach
+    from workbench.machines.attached import Attached, attach
     from workbench.machines.base import Job, Machine, Transport
     from workbench.machines.connect import machine
 
 __all__ = ["Attached", "Job", "Machine", "Transport", "attach", "machine"]
-_HOMES = {"Attached": "attach", "attach": "attach", "machine": "connect"}
+_HOMES = {"Attached": "attached", "attach": "attached", "machine": "connect"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,10 @@ Signal = Literal["stop", "checkpoint", "kill"]
 Progress = Callable[[dict[str, Any]], None]
 
 
+class Unreachable(WorkbenchError):
+    """The machine does not answer now and may again: no network, a server that restarts. Followers try again."""
+
+
 class Transport(Protocol):
     """Carries requests to the agent of one machine. Calls may come from several threads."""
 
@@ -27,7 +31,8 @@ class Transport(Protocol):
         """The result of ``agent.handle(request)`` there.
 
         Raises:
-            WorkbenchError: what the agent raised (``raise_error``), or what is wrong with the connection.
+            WorkbenchError: what the agent raised (``raise_error``), or what is wrong with the connection:
+                ``Unreachable`` where waiting may help, another where it will not (a wrong token).
         """
         ...
 
@@ -201,5 +206,7 @@ def raise_error(fields: Mapping[str, Any]) -> None:
         for name, kind in vars(errors).items()
         if isinstance(kind, type) and issubclass(kind, WorkbenchError)
     }
-    kind = {**kinds, "RunError": RunError}.get(str(fields.get("kind")), WorkbenchError)
+    kind = {**kinds, "RunError": RunError, "Unreachable": Unreachable}.get(
+        str(fields.get("kind")), WorkbenchError
+    )
     raise kind(fields["asked"], fields["found"], fields["todo"], fields.get("where"))

@@ -40,7 +40,9 @@ def files(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def read(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Verb: {root, job, path, offset, length} -> {data: base64 of zlib, size}; size: of the whole file now.
+    """Verb: {root, job, path, offset, length} -> {data: base64 of zlib, size, sha256?}.
+
+    ``size`` is that of the whole file now; ``sha256`` of the whole file comes when the answer holds all of it.
 
     Raises:
         RunError: outside the job's directory, or no such file.
@@ -56,10 +58,13 @@ def read(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, int(request.get("offset", 0))))
-            data, size = file.read(length), os.fstat(file.fileno()).st_size
+            data = file.read(length)
+            # asked after reading: a file that grows meanwhile is not taken for a whole one
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise RunError(asked, str(error.strerror), "List the files again") from None
-    return {"data": base64.b64encode(zlib.compress(data, 1)).decode(), "size": size}
+    answer = {"data": base64.b64encode(zlib.compress(data, 1)).decode(), "size": size}
+    return answer | ({"sha256": hashlib.sha256(data).hexdigest()} if len(data) == size else {})
 
 
 def _walk(study: Path, checkpoints: bool) -> Iterator[Path]:

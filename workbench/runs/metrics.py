@@ -124,6 +124,16 @@ def rows_from(directory: str | Path, start: int) -> list[tuple[int, dict[str, An
     return [(number, found[number]) for number in sorted(found) if number >= start]
 
 
+def table_of(rows: list[dict[str, Any]], marks: list[tuple[int, int]]) -> pd.DataFrame:
+    """What ``read_metrics`` gives, from rows as ``rows_from`` gives them and the marks (row, step) of resumes."""
+    import pandas as pd
+
+    if not rows:
+        return pd.DataFrame({"step": pd.Series(dtype="int64")})
+    read = [{k: NONFINITE.get(v, v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    return apply_drops(pd.DataFrame(read), marks).drop(columns=ROW).reset_index(drop=True)
+
+
 class MetricsWriter:
     """The one writer of a run's metrics.
 
