@@ -16,18 +16,6 @@ from pathlib import Path
 
 from tests.notebooks.small import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-INSTALL = "no Chromium here: apt-get update && apt-get install -y chromium fonts-dejavu"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 PANEL = "window.jupyterapp.shell.currentWidget"
 
 

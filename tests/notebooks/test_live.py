@@ -21,7 +21,7 @@ from workbench.study.live import StoppedWatching, describe, launch, project_root
 from workbench.study.snapshot import TaskNow, remaining_seconds
 from workbench.study.tasks import Task
 
-pytestmark = [pytest.mark.xdist_group("notebook"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def until(condition, seconds=90.0):

@@ -9,14 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from playwright.sync_api import sync_playwright
 
-from tests.notebooks.jupyterlab import CHROMIUM, FLAGS, INSTALL, PANEL, lab, note
+from tests.browser import chromium, needs_browser
+from tests.notebooks.jupyterlab import PANEL, lab, note
 from tests.notebooks.small import NOTEBOOK, quick_set
 from workbench.study.live import launch
 from workbench.study.results import load_results
 
-pytestmark = [pytest.mark.xdist_group("notebook"), pytest.mark.timeout(600), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -151,11 +151,10 @@ def test_it_is_committed_without_outputs_and_names_no_machine():
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason=INSTALL)
+@needs_browser
 def test_a_real_jupyterlab_draws_it_without_network(executed, runs, tmp_path):
     """All cells, the study being finished: curves, plane and copies are drawn; nothing is fetched."""
-    with lab(tmp_path, NOTEBOOK) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with lab(tmp_path, NOTEBOOK) as address, chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 9000})  # no cell is out of sight
         outside: list[str] = []
         page.on("request", lambda request: note(request.url, outside))
@@ -176,4 +175,3 @@ def test_a_real_jupyterlab_draws_it_without_network(executed, runs, tmp_path):
         )
         assert page.get_by_text("Traceback").count() == 0
         assert outside == []
-        browser.close()
