@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from workbench import __version__, errors
 from workbench.errors import WorkbenchError
 from workbench.runs.files import RunError
+
+if TYPE_CHECKING:
+    from workbench.machines.checkup import Report
 
 PROTOCOL = 1  # of requests and answers; another number is refused by both ends
 Signal = Literal["stop", "checkpoint", "kill"]
@@ -183,6 +186,14 @@ class Machine:
     ) -> dict[str, Any]:
         """Score a checkpoint of a run there; the table is written into the run (``agent``: evaluate)."""
         return self.call("evaluate", on_progress, job=job, run=run, **what)
+
+    def check(
+        self, recipe: str | Path | None = None, on_progress: Progress | None = None, smoke: bool = True
+    ) -> Report:
+        """Connect and look at everything jobs need there; see ``workbench.machines.checkup``."""
+        from workbench.machines.checkup import check_machine
+
+        return check_machine(self, recipe, on_progress, smoke)
 
 
 # -- errors as JSON --------------------------------------------------------------------------------------------

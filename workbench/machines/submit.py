@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from workbench.runs.status import read_heartbeat
 from workbench.runs.supervised import ATTEMPT
 
 ROOM = 64 << 20  # bytes that must be free beside what the weights need
+MAKING_S = 5.0  # a job's directory and its supervisor's first sign of life take less
 COPIES = 3  # of the weights a checkpoint needs room for: themselves and Adam's two moments
 
 
@@ -53,6 +55,8 @@ def submit(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     root, name = root_of(request), check_name("job", str(need(request, "name")))
     workdir = Path(request.get("workdir") or Path.cwd()).expanduser().absolute()
     study = root / name
+    if (answered := _answered_before(study, request)) is not None:
+        return answered
     _name_is_free(study)
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         path = Path(folder) / f"{name}.yaml"
@@ -61,7 +65,12 @@ def submit(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     launch.check_launcher(recipe.machine)
     notes = check_inputs(recipe, workdir)
     choices = drop_none({key: request.get(key) for key in ("quick", "seeds", "arms")})
-    _make(study, recipe, workdir, choices, notes)
+    try:
+        _make(study, recipe, workdir, choices, notes, request.get("id"))
+    except RunError:  # the same request, sent twice over a line that stalled, is being answered beside us
+        if (answered := _answered_before(study, request)) is None:
+            raise
+        return answered
     return {"job": name, "pid": start(study), "notes": notes}
 
 
@@ -73,7 +82,10 @@ def resume(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """
     study = job_folder(request)
     state = job_status(study)["state"]
+    key, known = request.get("id"), meta(study)
     if state in ("starting", "running", "stopping"):
+        if key is not None and known.get("resume_request") == key:  # its answer was lost on the way
+            return {"job": study.name, "pid": _start_once(study)}
         raise WorkbenchError(
             f"resume the job {study.name!r}", f"it has not ended ({state})", "Wait, or stop it first"
         )
@@ -83,8 +95,43 @@ def resume(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         )
     recipe = load_recipe(study / FOLDER / RECIPE)
     launch.check_launcher(recipe.machine)
-    check_inputs(recipe, Path(meta(study)["workdir"]))
+    check_inputs(recipe, Path(known["workdir"]))
+    if key is not None:
+        write_atomic(study / FOLDER / META, pretty_json({**known, "resume_request": key}))
     return {"job": study.name, "pid": start(study)}
+
+
+def _answered_before(study: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer when this very request made the job already: a connection broke, and it was sent again."""
+    key = request.get("id")
+    until = time.monotonic() + MAKING_S
+    while key is not None and (study / FOLDER).is_dir():
+        if (study / FOLDER / META).is_file():
+            about = meta(study)
+            if about.get("request") != key:
+                return None
+            return {"job": study.name, "pid": _start_once(study), "notes": about["notes"]}
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.05)
+    return None
+
+
+def _start_once(study: Path) -> int:
+    """The pid of the job's supervisor, started unless the first of two equal requests did, or does, that."""
+    beat = read_heartbeat(study / FOLDER)
+    if "pid" in beat:
+        return int(beat["pid"])
+    try:
+        return start(study)
+    except WorkbenchError:  # its lock is held by the other one
+        until = time.monotonic() + MAKING_S
+        while "pid" not in beat:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+            beat = read_heartbeat(study / FOLDER)
+        return int(beat["pid"])
 
 
 # -- before anything starts --------------------------------------------------------------------------------
@@ -164,8 +211,17 @@ def _weights_bytes(recipe: Recipe, workdir: Path) -> int:
 # -- starting ----------------------------------------------------------------------------------------------
 
 
-def _make(study: Path, recipe: Recipe, workdir: Path, choices: dict[str, Any], notes: list[str]) -> None:
-    """Write the job's directory; ``job.json`` comes last and makes it a job."""
+def _make(
+    study: Path,
+    recipe: Recipe,
+    workdir: Path,
+    choices: dict[str, Any],
+    notes: list[str],
+    request_id: str | None,
+) -> None:
+    """Write the job's directory; ``job.json`` comes last and makes it a job. It remembers which request made
+    it, so that the same one, sent again after a cut connection, finds its job.
+    """
     job = study / FOLDER
     with disk_guard("start a job", study):
         try:
@@ -199,6 +255,7 @@ def _make(study: Path, recipe: Recipe, workdir: Path, choices: dict[str, Any], n
             "workdir": str(workdir),
             "argv": launch.program(job / RECIPE, study.parent, study.name, **choices),
             "notes": notes,
+            "request": request_id,
         }
         write_atomic(job / META, pretty_json(about))
 
