@@ -15,7 +15,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         description="Scores every question of DATA at a fixed number of frames a video (images: --copies).",
     )
     parser.add_argument(
-        "checkpoint", type=Path, help="a model folder (…/checkpoints/NAME/model, or NAME itself)"
+        "checkpoint", help="a model folder (…/checkpoints/NAME/model, or NAME itself), or a hub name"
     )
     parser.add_argument("data", type=Path, help="LLaVA-style JSONL")
     parser.add_argument("--frames", type=int, default=16, help="frames a video (default 16)")
@@ -31,13 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from workbench.evaluation.evaluate import evaluate, subset
     from workbench.evaluation.statistics import skill_intervals
     from workbench.frames import make_plan, make_policy
-    from workbench.models.tempflex import load_tempflex
+    from workbench.models import load_model
     from workbench.recipe.schema import FramesSection
     from workbench.samples.reader import FrameReader
     from workbench.samples.source import load_source
 
-    folder = args.checkpoint / "model" if (args.checkpoint / "model").is_dir() else args.checkpoint
-    model, processor = load_tempflex(folder)
+    model, processor = load_model(args.checkpoint)
     samples = subset(load_source(args.data), args.limit)
     with FrameReader() as reader:
         plan = make_plan(make_policy(FramesSection(policy="fixed", frames=args.frames)), samples, reader)

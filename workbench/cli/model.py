@@ -1,9 +1,10 @@
-"""`workbench model describe NAME`: parameters by group. `workbench tokens WIDTHxHEIGHT`: visual tokens."""
+"""`workbench model describe PATH|NAME`: parameters by group. `workbench tokens WIDTHxHEIGHT`: visual tokens."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     describe = verbs.add_parser(
         "describe",
         help="parameters by module group",
-        description="Nothing is downloaded and no memory is taken: the model is built on the meta device.",
+        description="No weights are downloaded and no memory is taken: the model is built on the meta device.",
     )
-    describe.add_argument("name", help="a preset (an unknown name lists them) or a checkpoint folder")
+    describe.add_argument(
+        "name",
+        help="a preset (an unknown name lists them), a model folder (ours or a stock host's), or a hub name",
+    )
     describe.set_defaults(func=run_describe)
 
     tokens = subparsers.add_parser(
@@ -38,32 +42,62 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run_describe(args: argparse.Namespace) -> int:
-    import torch
-
-    from workbench.models.tempflex.checkpoints import check_weights, read_config
-    from workbench.models.tempflex.modeling import TempFlexForConditionalGeneration
-    from workbench.models.tempflex.presets import preset_config
-
-    path = Path(args.name)
-    if path.is_dir():
-        asked = f"describe the checkpoint {path}"
-        config = read_config(path, asked)
-        check_weights(path, config, asked)
-    else:
-        config = preset_config(args.name)
-    with torch.device("meta"):
-        model = TempFlexForConditionalGeneration(config)
+    model, about = _open(args.name)
     rows = [
-        (group, sum(model.get_parameter(name).numel() for name in names), _about(group, config))
+        (group, sum(model.get_parameter(name).numel() for name in names), about(group))
         for group, names in model.module_groups().items()
     ]
     total = sum(count for _, count, _ in rows)
     print(f"{args.name}\n")
     print(f"  {'group':<8} {'parameters':>14}  {'share':>6}  about")
-    for group, count, about in rows:
-        print(f"  {group:<8} {count:>14,}  {count / total:>6.1%}  {about}")
+    for group, count, text in rows:
+        print(f"  {group:<8} {count:>14,}  {count / total:>6.1%}  {text}")
     print(f"  {'total':<8} {total:>14,}  {1:>6.1%}  {2 * total / 2**20:,.1f} MiB in bf16")
     return 0
+
+
+def _open(name: str) -> tuple[Any, Callable[[str], str]]:
+    """The model on the meta device, and what to say of its groups."""
+    import torch
+
+    from workbench.models import LOADERS, model_folder
+    from workbench.models.hosts.loading import describe_host, read_model_type
+    from workbench.models.tempflex.checkpoints import check_weights, read_config
+    from workbench.models.tempflex.modeling import TempFlexForConditionalGeneration
+    from workbench.models.tempflex.presets import PRESETS, preset_config
+
+    path = model_folder(Path(name))
+    asked = f"describe the checkpoint {path}"
+    hub_name = not path.is_dir() and name not in PRESETS and name.count("/") == 1
+    if hub_name or (path.is_dir() and read_model_type(path, asked) not in LOADERS):
+        host = describe_host(name if hub_name else path)
+        return host, lambda group: _about_host(group, host)
+    if path.is_dir():
+        config = read_config(path, asked)
+        check_weights(path, config, asked)
+    else:
+        config = preset_config(name)
+    with torch.device("meta"):
+        return TempFlexForConditionalGeneration(config), lambda group: _about(group, config)
+
+
+def _about_host(group: str, host: Any) -> str:
+    from workbench.models.hosts.loading import HOSTS
+
+    config = host.config
+    vision, text = config.vision_config, config.get_text_config()
+    if group == "encoder":
+        layers = len(host.attention_layers()["encoder"])
+        return f"{vision.model_type}, {layers} layers of {vision.hidden_size}, patch {vision.patch_size}"
+    if group == "merger":
+        return f"projector of {HOSTS[config.model_type].title}"
+    if group == "unused":
+        return "of the encoder: behind the layer whose features are taken"
+    tied = "tied" if config.tie_word_embeddings else "untied"
+    return (
+        f"{text.model_type}, {text.num_hidden_layers} layers of {text.hidden_size}, "
+        f"vocabulary {text.vocab_size:,} ({tied})"
+    )
 
 
 def _about(group: str, config: Any) -> str:

@@ -33,7 +33,7 @@ class TokenMap:
         frame_span: int32 ``[N, 2]``, half-open range of *clip* frames a visual or newline position covers
             (several frames after averaging over time).
         patches: int32 ``[N, 4]``, raster indices (row * cols + col) of the merged patches, in the order they
-            are merged.
+            are merged; fewer than four are filled up with -1.
         boxes: float32 ``[N, 4]``, box (x0, y0, x1, y1) in pixels of the source frame around those patches. A
             strip that wraps to the next row has the box of both parts: use ``patches`` where it matters.
         frame_indices, timestamps_s: of the clip, length F (indices in the source file; seconds).
@@ -84,7 +84,7 @@ class TokenMap:
         """(row, col) of every patch merged into a position; empty for text and newlines."""
         if self.grid is None or self.patches[position, 0] < 0:
             return []
-        return [(int(p) // self.grid[2], int(p) % self.grid[2]) for p in self.patches[position]]
+        return [(int(p) // self.grid[2], int(p) % self.grid[2]) for p in self.patches[position] if p >= 0]
 
     def to_json(self) -> str:
         """Everything as JSON text (columns as nested lists; floats keep float32 precision)."""

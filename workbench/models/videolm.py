@@ -22,15 +22,16 @@ class Prepared:
         labels: int64 ``[N]``; -100 everywhere but on answer tokens, where ``labels[i] == input_ids[i]`` (the
             loss shifts).
         pixel_values: float32 ``[F * rows * cols, patch * patch * 3]`` in [-1, 1], raster order in a frame,
-            frames in time order; None without media.
-        grid: (F, rows, cols) in patches, before merging; None without media.
+            frames in time order (a stock host's own layout differs); None without media.
+        grid: (F, rows, cols) in patches, before merging, where F counts what the encoder sees (temporal patches of
+            two frames in Qwen); a host may put columns of its own behind (``docs/hosts.md``); None without media.
         token_map: what each position stands for.
     """
 
     input_ids: Tensor
     labels: Tensor
     pixel_values: Tensor | None
-    grid: tuple[int, int, int] | None
+    grid: tuple[int, ...] | None
     token_map: TokenMap
 
     def __len__(self) -> int:

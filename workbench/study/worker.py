@@ -17,7 +17,8 @@ from workbench.errors import CheckpointError, Interrupted, WorkbenchError
 from workbench.evaluation.copies import copies_plan
 from workbench.evaluation.evaluate import Packing, evaluate, losses_by_frames, subset
 from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
-from workbench.models.tempflex import load_tempflex, new_tempflex
+from workbench.models import load_model
+from workbench.models.tempflex import new_tempflex
 from workbench.models.tempflex.pretrained import load_parts, load_tokenizer
 from workbench.recipe import Recipe, load_recipe, recipe_hash, to_yaml
 from workbench.recipe.schema import FramesSection, StageSection
@@ -28,6 +29,7 @@ from workbench.samples.source import load_source
 from workbench.study.tasks import BASE, Task, base_seed, eval_points, task_id
 from workbench.training.loop import Trainer
 from workbench.training.ranks import SilentRun
+from workbench.training.stopping import StopRequest
 
 MEASURED = "losses.parquet"
 
@@ -140,7 +142,9 @@ def _run(shared: Bench, run: Run | SilentRun, task: Task, command: str) -> None:
     torch.manual_seed(task.seed)
     model, processor = _model(shared, run, task)
     if not stages:  # nothing to train: every rank scores, rank 0 writes
-        _evaluate(shared, run, task, model, processor, 0, final=True)
+        with StopRequest() as stop:
+            check = functools.partial(_check_stop, run, stop, command)
+            _evaluate(shared, run, task, model, processor, 0, True, check)
         return
     score = _Score(shared, run, task, model, processor)
     trainer = Trainer(
@@ -157,7 +161,7 @@ def _run(shared: Bench, run: Run | SilentRun, task: Task, command: str) -> None:
         command=command,
     )
     points = [trainer.total_steps] if arm is None else eval_points(recipe, trainer.total_steps)
-    trainer.points, score.last = frozenset(points), trainer.total_steps
+    trainer.points, score.last, score.check = frozenset(points), trainer.total_steps, trainer.check_stop
     trainer.train()
     if arm is not None and arm.measure is not None and isinstance(run, Run):
         samples = shared.source(arm.measure.source)
@@ -174,32 +178,34 @@ class _Score:
 
     def __init__(self, shared: Bench, run: Run | SilentRun, task: Task, model: Any, processor: Any) -> None:
         self.call: Callable[[int, bool], None] = lambda step, final: _evaluate(
-            shared, run, task, model, processor, step, final
+            shared, run, task, model, processor, step, final, self.check
         )
         self.last = 0
+        self.check: Callable[[], None] = _nothing
 
     def __call__(self, step: int) -> None:
         self.call(step, step == self.last)
 
 
 def _model(shared: Bench, run: Run | SilentRun, task: Task) -> tuple[Any, Any]:
-    """The model a task starts from: its own last checkpoint, the base's result, or a new one."""
+    """The model a task starts from: its own last checkpoint, the base's result, or a new one. Weights are float32:
+    with bf16 the trainer casts what it computes with."""
     recipe, section = shared.recipe, shared.recipe.model
     latest = run.latest_checkpoint()
     if latest is not None:
-        return load_tempflex(latest / "model")
+        return load_model(latest, dtype=torch.float32)
     if task.arm != BASE:
         base = Run.open(shared.run_dir(BASE, base_seed(recipe, task.seed))).latest_checkpoint()
         overrides = dict(recipe.arms[task.arm].model)
         if base is None and section.checkpoint is not None:
-            return load_tempflex(Path(section.checkpoint), **overrides)
+            return load_model(section.checkpoint, dtype=torch.float32, **overrides)
         if base is None:
             raise CheckpointError(
                 f"start arm {task.arm!r}", "the base has no checkpoint", "run the study again"
             )
-        return load_tempflex(base / "model", **overrides)
+        return load_model(base, dtype=torch.float32, **overrides)
     if section.checkpoint is not None:
-        return load_tempflex(Path(section.checkpoint))
+        return load_model(section.checkpoint, dtype=torch.float32)
     assert section.preset is not None
     words: dict[str, Any] = {}
     if section.llm_weights is not None:
@@ -228,11 +234,29 @@ def _packing(stage: StageSection) -> Packing:
     return Packing(stage.tokens_per_row, stage.rows_per_micro_batch)
 
 
+def _nothing() -> None:
+    return None
+
+
+def _check_stop(run: Run | SilentRun, stop: StopRequest, command: str) -> None:
+    """Where nothing is trained there is nothing to save: a stop ends the run, which then scores again."""
+    if stop.asked or "stop" in run.requests():
+        run.finish("interrupted")
+        raise Interrupted("score the model", "a stop was asked for", f"Start again with: {command}")
+
+
 def _evaluate(
-    shared: Bench, run: Run | SilentRun, task: Task, model: Any, processor: Any, step: int, final: bool
+    shared: Bench,
+    run: Run | SilentRun,
+    task: Task,
+    model: Any,
+    processor: Any,
+    step: int,
+    final: bool,
+    check: Callable[[], None],
 ) -> None:
     """Score every suite: images once, videos at the arm's own policy; at the end also at a common count, and
-    copies.
+    copies. ``check`` is called between groups of questions and raises when it shall end.
     """
     recipe, section = shared.recipe, shared.recipe.evaluation
     arm = recipe.arms.get(task.arm)
@@ -246,7 +270,7 @@ def _evaluate(
     def score(suite: str, samples: list[Sample], plan: FramePlan, condition: str) -> None:
         table = evaluate(
             model, processor, samples, plan, shared.reader, packing=packing,
-            suite=suite, arm=task.arm, seed=task.seed, step=step, condition=condition,
+            suite=suite, arm=task.arm, seed=task.seed, step=step, condition=condition, between=check,
         )  # fmt: skip
         run.write_scores(f"{suite}-{step:06d}-{condition}", table)
 

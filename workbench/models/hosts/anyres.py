@@ -164,7 +164,8 @@ class AnyresProcessor(SquareProcessor):
             patches = np.full((index.size, 4), -1, dtype=np.int32)
             patches[:, 0] = index.ravel()
         else:
-            patches = grouped(*(bilinear_sources(index.shape[a], plan.out[a]) for a in (0, 1)), index)
+            rows, cols = (bilinear_sources(index.shape[axis], plan.out[axis]) for axis in (0, 1))
+            patches = grouped(rows, cols, index)
         tiled = self.frame_part(mark, 0, patches, all_boxes)
         return join(
             [self.frame_part(mark, 0, single_patches(side), all_boxes), with_newlines(tiled, plan.out)]

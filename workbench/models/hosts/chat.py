@@ -81,7 +81,8 @@ class ChatFormat:
         self.next = (
             tail.lstrip().removeprefix(self.end) if tail.lstrip().startswith(self.end) else tail.lstrip()
         )
-        self.end_token_id = int(tokenizer.convert_tokens_to_ids(self.end))
+        end: Any = tokenizer.convert_tokens_to_ids(self.end)
+        self.end_token_id = int(end)
         self._heads: dict[tuple[str | None, int], str] = {}
         self._turns: dict[tuple[Any, ...], TurnTokens] = {}
         self._answers: dict[str, list[int]] = {}

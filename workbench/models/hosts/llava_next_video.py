@@ -30,8 +30,8 @@ class LlavaNextVideoProcessor(AnyresProcessor):
     def pooled(self) -> np.ndarray:
         side = self.side // POOL  # an odd last row or column is dropped
         index = np.arange(self.side**2, dtype=np.int32).reshape(self.side, self.side)
-        index = index[: side * POOL, : side * POOL].reshape(side, POOL, side, POOL)
-        return np.ascontiguousarray(index.transpose(0, 2, 1, 3).reshape(-1, POOL * POOL))
+        blocks = index[: side * POOL, : side * POOL].reshape(side, POOL, side, POOL)
+        return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3).reshape(-1, POOL * POOL))
 
 
 class LlavaNextVideoHost(AnyresModel):

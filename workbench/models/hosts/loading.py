@@ -23,6 +23,7 @@ from workbench.errors import CheckpointError
 from workbench.models.hosts.modeling import HostModel
 from workbench.models.hosts.processing import HostProcessor
 from workbench.models.hosts.settings import read_files
+from workbench.models.tempflex.checkpoints import saved_shapes
 
 Bundle = tuple[HostModel, HostProcessor]
 
@@ -118,6 +119,7 @@ def load_host(source: str | Path, dtype: torch.dtype | None = None, system: str 
             "there is no *.safetensors file in it",
             "convert its weights to safetensors; pickles are not read",
         )
+    saved_shapes(folder, asked)
     stock = load_stock(folder, config, adapter, dtype, asked)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -161,6 +163,31 @@ def load_stock(folder: Path, config: Any, adapter: Adapter, dtype: torch.dtype |
             "use weights and config.json of one checkpoint",
         )
     return stock
+
+
+def describe_host(source: str | Path) -> HostModel:
+    """The model of a folder or hub name on the meta device: names and sizes, no weights (only config.json is read).
+
+    Raises:
+        CheckpointError: not found, damaged, or without an adapter.
+    """
+    import transformers
+
+    asked = f"describe the model {source}"
+    if Path(source).is_dir():
+        config = read_config(Path(source), asked)
+        saved_shapes(Path(source), asked)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        except (ValueError, OSError, HFValidationError, StrictDataclassError) as error:
+            raise CheckpointError(
+                asked, first_line(error), "give a preset, a model folder or a hub name such as org/model"
+            ) from error
+    adapter = adapter_of(config.model_type, asked)
+    with torch.device("meta"):
+        stock = getattr(transformers, adapter.stock)(config)
+    return getattr(import_module(f"{__package__}.{adapter.module}"), adapter.model)(stock)
 
 
 def local_folder(source: str | Path, asked: str) -> Path:

@@ -170,8 +170,12 @@ def _switch(config: TempFlexConfig, name: str, value: Any, asked: str) -> None:
         ) from error
 
 
-def _headers(path: Path, asked: str) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every saved weight, without reading the data."""
+def saved_shapes(path: Path, asked: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every saved weight, without reading the data.
+
+    Raises:
+        CheckpointError: no weights, or a file that is cut short or damaged.
+    """
     files = sorted(path.glob("*.safetensors"))
     index = path / "model.safetensors.index.json"
     if index.is_file():
@@ -204,7 +208,7 @@ def check_weights(path: Path, config: TempFlexConfig, asked: str) -> None:
     Raises:
         CheckpointError: naming what is missing, left over or of another shape.
     """
-    found = _headers(path, asked)
+    found = saved_shapes(path, asked)
     with torch.device("meta"):
         model = TempFlexForConditionalGeneration(config)
     needed = {k: tuple(v.shape) for k, v in model.state_dict().items()}
