@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.machines.base import Progress, raise_error
+from workbench.machines.base import Progress, Unreachable, raise_error
 from workbench.machines.config import JupyterEntry, read_token
 from workbench.machines.hello import LIGHT_VERBS, Notify, notify_stderr, say_hello
 from workbench.machines.in_kernel import MARK
@@ -73,7 +73,8 @@ class JupyterTransport:
         """As `Transport.call`. Ctrl-C interrupts the work there too.
 
         Raises:
-            WorkbenchError: what the agent raised, or what is wrong with server, token, kernel or connection.
+            Unreachable: no connection for ``patience_s``.
+            WorkbenchError: what the agent raised, or what is wrong with server, token or kernel.
         """
         role = self._roles["calls" if request.get("verb") in LIGHT_VERBS else "work"]
         return role.call({"id": uuid.uuid4().hex, **request}, on_progress)
@@ -199,7 +200,7 @@ class _Role:
             todo = "Correct url, or start the server (there: jupyter server list shows those that run)"
         elif cuts >= MOST_CUTS:
             found = f"the connection to {url} was cut {cuts} times during this one request ({cut})"
-        raise WorkbenchError(f"reach the machine {self._transport.name!r}", found, todo)
+        raise Unreachable(f"reach the machine {self._transport.name!r}", found, todo)
 
     def _after_death(self, request: dict[str, Any], deaths: int) -> None:
         self._greeted = False

@@ -17,7 +17,7 @@ import uuid
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.machines.base import Progress, raise_error
+from workbench.machines.base import Progress, Unreachable, raise_error
 from workbench.machines.config import SshEntry
 from workbench.machines.hello import LIGHT_VERBS, Notify, notify_stderr, say_hello
 from workbench.machines.jupyter_api import Cut
@@ -52,6 +52,7 @@ class SshTransport:
         """As `Transport.call`. Ctrl-C ends the agent's process at its next word of progress.
 
         Raises:
+            Unreachable: no connection for ``patience_s``.
             WorkbenchError: what the agent raised, or what ssh says.
         """
         light = request.get("verb") in LIGHT_VERBS
@@ -82,11 +83,11 @@ class _Role:
                     reply = self._open().ask(request, on_progress, deadline_s)
                     break
                 except Cut as cut:
-                    error = self._drop(asked) or WorkbenchError(asked, str(cut), "Try again")
+                    error = self._drop(asked) or Unreachable(asked, str(cut), "Try again")
                     now = time.monotonic()
                     lost_at = lost_at or now
                     patience = self._transport.patience if self._met else FIRST_PATIENCE_S
-                    if not getattr(error, "may_pass", True) or now - lost_at > patience:
+                    if not isinstance(error, Unreachable) or now - lost_at > patience:
                         raise error from None
                 except TimeoutError:
                     self._drop(asked)
@@ -126,8 +127,9 @@ class _Role:
         code, said = line.end()
         entry = self._transport.entry
         error = explain(asked, entry.host, code, said, entry.python)
-        error.may_pass = is_cut(code, said) or code <= 0  # type: ignore[attr-defined]
-        return error
+        if code > 0 and not is_cut(code, said):
+            return error
+        return Unreachable(error.asked, error.found, error.todo)
 
 
 class _Line:
