@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
@@ -247,7 +248,11 @@ class AnyresModel(SquareModel):
             out = self.host.model.get_video_features(torch.stack([views[i] for i in members]))
             for i, features in zip(members, out.pooler_output, strict=True):
                 parts[i] = features
-        return torch.cat([part for part in parts if part is not None]), []
+        joined = torch.cat([part for part in parts if part is not None])
+        if not images and self.training and dist.is_available() and dist.is_initialized():
+            # the newline belongs to images: a rank without any must still enter the reduction of its gradient
+            joined = joined + 0.0 * self.host.model.image_newline.sum()
+        return joined, []
 
     def stock_inputs(self, input_ids: Tensor, pixel_values: Tensor, grids: Tensor) -> dict[str, Any]:
         views, images, videos = self._split(pixel_values, grids)

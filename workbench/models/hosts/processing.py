@@ -152,6 +152,13 @@ class HostProcessor(ABC):
                 answer = np.array(
                     [*self.answer_ids(sample.turns[i].answer), self.end_token_id], dtype=np.int64
                 )
+                if np.isin(answer, list(self.mark_ids.values())).any():
+                    raise DataError(
+                        f"prepare {sample.id}",
+                        "an answer holds a media placeholder",
+                        "remove the host's placeholder tokens from the answer",
+                        sample.where or None,
+                    )
                 kinds = np.full(len(answer), ANSWER, dtype=np.uint8)
                 kinds[-1] = TEMPLATE
                 parts.append((text_part(answer, kinds), i, True))

@@ -28,22 +28,25 @@ MOST_ELONGATED = 200  # longer over shorter side, as the published processors al
 
 
 def bounded_size(
-    height: int, width: int, factor: int, least: int, most: int, frames: int = 1
+    height: int, width: int, factor: int, least: int, most: int, frames: int = 1, temporal: int = 1
 ) -> tuple[int, int]:
-    """(height, width), multiples of ``factor`` in about the same proportion, whose area times ``frames`` lies between
-    ``least`` and ``most`` pixels.
+    """(height, width), multiples of ``factor`` in about the same proportion, so that all ``frames`` together (rounded
+    to multiples of ``temporal``) have between ``least`` and ``most`` pixels.
 
     Raises:
         ValueError: a side more than ``MOST_ELONGATED`` times the other.
     """
     if max(height, width) > MOST_ELONGATED * min(height, width):
-        raise ValueError(f"its frames are {width}x{height}, more than {MOST_ELONGATED} times as long as wide")
+        raise ValueError(
+            f"its frames are {width}x{height}, one side more than {MOST_ELONGATED} times the other"
+        )
     tall, wide = round(height / factor) * factor, round(width / factor) * factor
-    if frames * tall * wide > most:
+    area = round(frames / temporal) * temporal * tall * wide
+    if area > most:
         shrink = math.sqrt(frames * height * width / most)
         tall = max(factor, math.floor(height / shrink / factor) * factor)
         wide = max(factor, math.floor(width / shrink / factor) * factor)
-    elif frames * tall * wide < least:
+    elif area < least:
         grow = math.sqrt(least / (frames * height * width))
         tall, wide = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
     return tall, wide

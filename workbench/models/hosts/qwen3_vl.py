@@ -1,8 +1,9 @@
 """Qwen3-VL: the time of every temporal patch stands before it as text, ``<1.5 seconds>``; features of several encoder
 layers are added in the first layers of the language model (DeepStack).
 
-The chat template's ``<|vision_start|><|video_pad|><|vision_end|>`` becomes, for each temporal patch, its time and
-``<|vision_start|>`` its cells ``<|vision_end|>``. The time is the mean of the patch's first and last frame.
+The mark ``<|video_pad|>`` becomes, for each temporal patch, its time and ``<|vision_start|>`` its cells
+``<|vision_end|>``; the time is the mean of the patch's first and last frame. The pair that the chat template puts around
+the mark stays, as in transformers 5 (its first version of this model, and vLLM, take it away).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.models.hosts.media import Media, Part, join, text_part
+from workbench.models.hosts.media import Part, join, text_part
 from workbench.models.hosts.processing import frame_times
 from workbench.models.hosts.qwen import QwenModel, QwenProcessor, bounded_size
 from workbench.models.hosts.settings import HALF, PictureSettings
-from workbench.samples.sample import Clip, Sample
+from workbench.samples.sample import Clip
 
 
 class Qwen3VLProcessor(QwenProcessor):
@@ -40,7 +41,7 @@ class Qwen3VLProcessor(QwenProcessor):
         if min(height, width) < factor:
             grow = max(factor / height, factor / width)
             height, width = int(height * grow), int(width * grow)
-        return bounded_size(height, width, factor, least, most, frames)
+        return bounded_size(height, width, factor, least, most, frames, self.temporal)
 
     def times(self, clip: Clip) -> list[float]:
         """Seconds of each temporal patch."""
@@ -57,18 +58,6 @@ class Qwen3VLProcessor(QwenProcessor):
             label = self.tokenizer(f"<{seconds:.1f} seconds>", add_special_tokens=False)["input_ids"]
             pieces += [text_part(np.array([*label, start])), part, text_part(np.array([end]))]
         return (join(pieces),)
-
-    def _spliced(
-        self, sample: Sample, ids: np.ndarray, kinds: np.ndarray, media: Media | None, turn: int
-    ) -> list[tuple[Part, int, bool]]:
-        """The start and end that the template puts around a video go: every temporal patch has its own."""
-        at = np.flatnonzero(ids == self.mark_ids["video"])
-        around = np.concatenate([at - 1, at + 1]).clip(0, len(ids) - 1)
-        kept = np.ones(len(ids), dtype=bool)
-        kept[around] = ~np.isin(
-            ids[around], [self.config.vision_start_token_id, self.config.vision_end_token_id]
-        )
-        return super()._spliced(sample, ids[kept], kinds[kept], media, turn)
 
 
 class Qwen3VLHost(QwenModel):
