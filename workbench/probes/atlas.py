@@ -210,7 +210,9 @@ def segment_mass(call: Call, onehot: Tensor, heads: Sequence[int] | None = None)
             full = shown if bias is None else bias[None].masked_fill(~shown, -torch.inf)
             for first in range(0, s, size):
                 values = wide[:last, first : first + size].expand(1, len(chosen), last, size)
-                part = F.scaled_dot_product_attention(q, k[:, :, :last], values, attn_mask=full, scale=call.scaling)
+                part = F.scaled_dot_product_attention(
+                    q, k[:, :, :last], values, attn_mask=full, scale=call.scaling
+                )
                 keep = min(size, s - first)
                 out[:, at, first : first + keep] = part[0, :, :, :keep]
         counts = (seen.float() @ onehot).expand(len(chosen), -1, -1)

@@ -102,7 +102,7 @@ def load_model(folder: Path, precision: str = "float32") -> tuple[Any, Any]:
     if kind == "tempflex":
         model, processor = load_tempflex(folder, dtype=dtype)
     else:
-        from workbench.models.hosts import load_host
+        from workbench.models.hosts.loading import load_host
 
         model, processor = load_host(folder, dtype=dtype)
     return model.eval(), processor
@@ -142,6 +142,7 @@ def open_target(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe_hash, step, directory = None, None, None
+    path: Path | None
     if (run / "run.json").exists():
         directory, folder, recipe_hash, step = _of_run(run, checkpoint)
         path, skills, default_frames = _data_of(run, suite) if data is None else (data, None, None)
