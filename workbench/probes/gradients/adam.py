@@ -2,7 +2,8 @@
 
 AdamW moves a parameter by ``lr * m / (sqrt(v / (1 - beta2^t)) + eps)``; to first order a step on g_V changes the
 image loss by ``-lr <g_I, D g_V>`` with the diagonal ``D = 1 / (sqrt(v / (1 - beta2^t)) + eps)``. v and t come from
-a checkpoint of the trainer, one parameter at a time, so the metric costs no memory beyond one parameter.
+a checkpoint of the trainer, one parameter at a time, so the metric costs no memory beyond one parameter (and
+a fixed 64 MB that spare a small model the reading).
 Momentum is left out: it belongs to earlier batches.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from workbench.errors import CheckpointError
 
 FILE = "trainer.safetensors"
+REMEMBERED = 64 << 20  # bytes
 
 
 class AdamMetric:
@@ -36,7 +38,9 @@ class AdamMetric:
         try:
             self._file = safe_open(self.path, framework="pt")
             self._names = {
-                k.removeprefix("exp_avg_sq::") for k in list(self._file.keys()) if k.startswith("exp_avg_sq::")
+                k.removeprefix("exp_avg_sq::")
+                for k in list(self._file.keys())
+                if k.startswith("exp_avg_sq::")
             }
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
@@ -45,6 +49,8 @@ class AdamMetric:
                 "Probe a checkpoint the trainer wrote, or leave the Adam metric out",
                 str(folder),
             ) from None
+        self._remembered: dict[str, Tensor] = {}
+        self._room = REMEMBERED
         if not self._names:
             raise CheckpointError(
                 "use the Adam metric",
@@ -61,6 +67,8 @@ class AdamMetric:
         """
         if name not in self._names:
             return None
+        if name in self._remembered:
+            return self._remembered[name]
         second = self._file.get_tensor(f"exp_avg_sq::{name}")
         if second.shape != like.shape:
             raise CheckpointError(
@@ -71,4 +79,8 @@ class AdamMetric:
             )
         step = float(self._file.get_tensor(f"step::{name}"))
         unbiased = second.reshape(-1).to(like.device).double() / (1 - self.beta2**step)
-        return 1 / (unbiased.sqrt() + self.eps)
+        made = 1 / (unbiased.sqrt() + self.eps)
+        if made.numel() * made.element_size() <= self._room:
+            self._room -= made.numel() * made.element_size()
+            self._remembered[name] = made
+        return made

@@ -84,7 +84,7 @@ def conflict_map(
         image: the kept image gradient G_I.
         num_items: answer tokens of the whole batch, so that the conversations' maps add up to the batch's.
     """
-    if prepared.grid is None:
+    if prepared.token_map.grid is None:
         raise ValueError("a conversation without a video has no frames to map")
     batch = materialise([prepared], [[0]], pad_id)
     device = probed.parameters[0].device
@@ -107,7 +107,8 @@ def conflict_map(
     ):
         loss = model(**batch.model_inputs(device), num_items=num_items).loss
         loss.backward()
-    return _collect(probed, _Places(prepared), split, whole_P.cpu().numpy())
+    raster = getattr(model.config, "model_type", "") == "tempflex"
+    return _collect(probed, _Places(prepared, raster), split, whole_P.cpu().numpy())
 
 
 @contextlib.contextmanager
@@ -151,29 +152,34 @@ def splitting(
             handle.remove()
 
 
+Placed = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+
+
 class _Places:
     """Where the T tokens of a layer lie: weights onto frames, patches and other places.
 
-    Every entry is ``(frames [T, F], patches [T, F, P] or None, rest [T, len(PLACES)])`` with rows that sum to 1.
+    Every answer is ``(frames [T, F], patches [T, F, P] or None, rest [T, len(PLACES)])`` with rows that sum to 1.
+    Vision layers of every host go frame by frame in time order; only TempFlex is known to go in raster order
+    inside a frame (others shuffle patches into windows), so only there do they have patches.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        assert prepared.grid is not None
+    def __init__(self, prepared: Prepared, raster: bool) -> None:
         self.map: TokenMap = prepared.token_map
-        self.frames, rows, cols = prepared.grid
-        self.patches = rows * cols
+        assert self.map.grid is not None
+        self.frames, rows, cols = self.map.grid
+        self.patches, self.raster = rows * cols, raster
         self.answers = int((prepared.labels != IGNORE).sum())
         self.visual = self.map.visual
-        self._known: dict[tuple[bool, int], tuple[np.ndarray, np.ndarray | None, np.ndarray]] = {}
+        self._known: dict[tuple[str, int], Placed] = {}
 
-    def of(self, language: bool, tokens: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """``language``: the layer belongs to the LLM."""
-        key = (language, tokens)
+    def of(self, part: str, tokens: int) -> Placed:
+        """``part``: module group of the layer, one of "encoder", "fusion", "merger", "llm"."""
+        key = (part, tokens)
         if key not in self._known:
-            self._known[key] = self._language(tokens) if language else self._vision(tokens)
+            self._known[key] = self._language(tokens) if part == "llm" else self._vision(part, tokens)
         return self._known[key]
 
-    def _language(self, tokens: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def _language(self, tokens: int) -> Placed:
         rest = np.zeros((tokens, len(PLACES)))
         if tokens == len(self.map):
             frames, patches = self._from_map(np.arange(tokens))
@@ -185,20 +191,24 @@ class _Places:
         rest[:, PLACES.index("answer" if tokens == self.answers else OTHER)] = 1
         return np.zeros((tokens, self.frames)), None, rest
 
-    def _vision(self, tokens: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def _vision(self, part: str, tokens: int) -> Placed:
         rest = np.zeros((tokens, len(PLACES)))
         frames = np.zeros((tokens, self.frames))
         at = np.arange(tokens)
-        if tokens == self.frames * self.patches:
+        if self.raster and part != "merger" and tokens == self.frames * self.patches:
             patches = np.zeros((tokens, self.frames, self.patches))
             patches[at, at // self.patches, at % self.patches] = 1
             return patches.sum(-1), patches, rest
-        if tokens == len(self.visual):
+        if self.raster and part == "merger" and tokens == len(self.visual):
             return *self._from_map(self.visual), rest
-        if tokens == self.patches:
+        if self.raster and part == "fusion" and tokens == self.patches:
             rest[:, PLACES.index(FIBER)] = 1
-        elif tokens >= self.frames and tokens % self.frames == 0:
-            frames[at, at // (tokens // self.frames)] = 1  # media are laid out frame by frame
+            return frames, None, rest
+        spans = list(dict.fromkeys(map(tuple, self.map.frame_span[self.visual].tolist())))
+        if tokens % len(spans) == 0 and tokens:
+            each = tokens // len(spans)
+            for i, (start, stop) in enumerate(spans):
+                frames[i * each : (i + 1) * each, start:stop] = 1 / (stop - start)
         else:
             rest[:, PLACES.index(OTHER)] = 1
         return frames, None, rest
@@ -218,15 +228,13 @@ def _collect(
     probed: ParameterGroups, places: _Places, split: dict[int, list[np.ndarray]], whole_P: np.ndarray
 ) -> ConflictMap:
     names = tuple(probed.groups)
-    language = set(probed.groups.get("llm", np.array([], dtype=np.int64)).tolist())
-    language |= {i for name, members in probed.groups.items() if name.startswith("llm") for i in members}
     n = len(whole_P)
     frames = np.zeros((n, places.frames))
     patches = np.zeros((n, places.frames, places.patches))
     rest = np.zeros((n, len(PLACES)))
     for index, parts in split.items():
         for scores in parts:
-            onto_frames, onto_patches, onto_rest = places.of(index in language, len(scores))
+            onto_frames, onto_patches, onto_rest = places.of(probed.parts[index], len(scores))
             frames[index] += scores @ onto_frames
             rest[index] += scores @ onto_rest
             if onto_patches is None:

@@ -32,24 +32,29 @@ class Products(Protocol):
     def dot(self, a, b, metric: str = "plain", /) -> np.ndarray: ...
 
 
+Fraction = tuple[float, float]  # numerator and denominator: means over pairs are taken of each
+NONE: Fraction = (float("nan"), float("nan"))
+SQUARED = ("share_s", "share_t")  # statistics whose fraction is that of the squares
+
+
 @dataclass(frozen=True)
 class Parts:
-    """A decomposition of one video gradient in one group, against one image gradient.
+    """A decomposition of one video gradient in one group, against one image gradient, as fractions.
 
     Attributes:
-        cos_s, cos_t: cosine of the image gradient with the shared and the temporal part.
-        share_s, share_t: |s| / |g_V| and |t| / |g_V|; their squares add up to 1 only in (a) and (b).
-        interference_s, interference_t: <g_I, s> / |g_I|^2 and <g_I, t> / |g_I|^2; they add up to the whole.
+        cos_s, cos_t: cosine of the image gradient with the shared and the temporal part, over 1.
+        share_s, share_t: |s|^2 over |g_V|^2 and |t|^2 over |g_V|^2; they add up to 1 only in (a) and (b).
+        interference_s, interference_t: <g_I, s> and <g_I, t> over |g_I|^2; they add up to the whole.
     """
 
-    cos_s: float
-    cos_t: float
-    share_s: float
-    share_t: float
-    interference_s: float
-    interference_t: float
+    cos_s: Fraction = NONE
+    cos_t: Fraction = NONE
+    share_s: Fraction = NONE
+    share_t: Fraction = NONE
+    interference_s: Fraction = NONE
+    interference_t: Fraction = NONE
 
-    def as_row(self) -> list[float]:
+    def as_row(self) -> list[Fraction]:
         return [getattr(self, name) for name in PARTS]
 
 
@@ -59,34 +64,35 @@ def parts_of(ii: float, vv: float, iv: float, ss: float, i_s: float, v_s: float)
     if tt <= NOTHING * max(vv, ss):  # rounding: s is g_V
         tt = 0.0
     i_t = iv - i_s
-    return Parts(
-        _cos(i_s, ii, ss), _cos(i_t, ii, tt), _root(ss, vv), _root(tt, vv), _over(i_s, ii), _over(i_t, ii)
-    )
+    return Parts(cosine(i_s, ii, ss), cosine(i_t, ii, tt), (ss, vv), (tt, vv), (i_s, ii), (i_t, ii))
 
 
-def cosine(dot: float, a: float, b: float) -> float:
-    """dot / sqrt(a b); NaN when a length is 0 or missing."""
-    return _cos(dot, a, b)
+def cosine(dot: float, a: float, b: float) -> Fraction:
+    """dot / sqrt(a b), over 1; NaN when a length is 0 or missing."""
+    if not (a > 0 and b > 0):
+        return NONE
+    return float(min(1.0, max(-1.0, dot / np.sqrt(a) / np.sqrt(b)))), 1.0
 
 
 def projection(ii: float, vv: float, iv: float) -> Parts:
     """(a). cos(g_I, s) is the sign of <g_I, g_V>, cos(g_I, t) is 0, by construction."""
     if not (ii > 0 and vv > 0):
-        return Parts(*[np.nan] * 6)
-    cos = _cos(iv, ii, vv)
-    share_t = float(np.sqrt(max(0.0, 1 - cos * cos)))
-    return Parts(float(np.sign(iv)), 0.0, abs(cos), share_t, iv / ii, 0.0)
+        return Parts()
+    ss = iv * iv / ii
+    return Parts(
+        (float(np.sign(iv)), 1.0), (0.0, 1.0), (ss, vv), (max(0.0, vv - ss), vv), (iv, ii), (0.0, ii)
+    )
 
 
 def subspace(ii: float, vv: float, iv: float, i_G: np.ndarray, v_G: np.ndarray, gram_GG: np.ndarray) -> Parts:
     """(b), from <g_I, G_j> ``[m]``, <g_V, G_j> ``[m]`` and the Gram matrix ``[m, m]``."""
     everything = (ii, vv, iv, *i_G, *v_G, *gram_GG.ravel())
     if not len(i_G) or not np.isfinite(everything).all():
-        return Parts(*[np.nan] * 6)
+        return Parts()
     values, vectors = np.linalg.eigh((gram_GG + gram_GG.T) / 2)
     real = values > RANK_TOLERANCE * max(float(values[-1]), 0.0)
     if not real.any():
-        return Parts(*[np.nan] * 6)
+        return Parts()
     v_E = vectors[:, real].T @ v_G / np.sqrt(values[real])  # coordinates in an orthonormal basis of the span
     i_E = vectors[:, real].T @ i_G / np.sqrt(values[real])
     ss = float(v_E @ v_E)
@@ -109,17 +115,3 @@ class GroupSums:
             return [float("nan")] * len(edges)
         at = self._members[common]
         return [float(self._products.dot(a, b, self._metric)[at].sum()) for a, b in edges]
-
-
-def _cos(dot: float, a: float, b: float) -> float:
-    if not (a > 0 and b > 0):
-        return float("nan")
-    return float(min(1.0, max(-1.0, dot / np.sqrt(a) / np.sqrt(b))))
-
-
-def _root(top: float, bottom: float) -> float:
-    return float(np.sqrt(top / bottom)) if bottom > 0 and top >= 0 else float("nan")
-
-
-def _over(top: float, bottom: float) -> float:
-    return top / bottom if bottom > 0 else float("nan")

@@ -33,24 +33,26 @@ def expanded_levels(pairs: int, level: float = LEVEL) -> tuple[float, float]:
     return low, 1 - low
 
 
-def mean_intervals(values_SB: np.ndarray, seed: int = 0, level: float = LEVEL) -> np.ndarray:
-    """Mean over pairs with its interval: ``[S, 3]`` (estimate, low, high).
+def fraction_intervals(
+    tops_SB: np.ndarray, bottoms_SB: np.ndarray, seed: int = 0, level: float = LEVEL
+) -> np.ndarray:
+    """mean(top) / mean(bottom) over pairs with its interval: ``[S, 3]`` (estimate, low, high).
 
-    NaN marks a missing pair and is left out; with fewer than two pairs left all three are NaN but the estimate.
+    A ratio of means, not a mean of ratios: one pair with a gradient near zero does not decide it. With bottoms
+    of 1 it is the mean. NaN marks a missing pair and is left out; the interval is NaN with fewer than two.
     """
-    there = np.isfinite(values_SB)
-    filled = np.where(there, values_SB, 0.0)
-    out = np.full((len(values_SB), 3), np.nan)
-    counts = there.sum(axis=1)
-    some = counts > 0
-    out[some, 0] = filled[some].sum(axis=1) / counts[some]
-    weights_RB = draws(values_SB.shape[1], seed)
-    for n in np.unique(counts[counts > 1]):
-        rows = counts == n
-        drawn = weights_RB @ there[rows].T
+    there = np.isfinite(tops_SB) & np.isfinite(bottoms_SB)
+    tops, bottoms = np.where(there, tops_SB, 0.0), np.where(there, bottoms_SB, 0.0)
+    out = np.full((len(tops), 3), np.nan)
+    counts, whole = there.sum(axis=1), bottoms.sum(axis=1)
+    some = (counts > 0) & (whole > 0)
+    out[some, 0] = tops[some].sum(axis=1) / whole[some]
+    weights_RB = draws(tops.shape[1], seed)
+    for n in np.unique(counts[some & (counts > 1)]):
+        rows = some & (counts == n)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = (weights_RB @ filled[rows].T) / drawn
-        out[rows, 1:] = np.nanquantile(means, expanded_levels(int(n), level), axis=0).T
+            drawn = (weights_RB @ tops[rows].T) / (weights_RB @ bottoms[rows].T)
+        out[rows, 1:] = np.nanquantile(drawn, expanded_levels(int(n), level), axis=0).T
     return out
 
 

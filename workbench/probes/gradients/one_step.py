@@ -75,11 +75,12 @@ def one_step(
     parameters = probed.parameters
     with torch.no_grad():
         before = float(image_loss())
+
+    def step(index: int, gradient: Tensor) -> None:
+        parameters[index].data.add_(gradient, alpha=-eta)
+
     with restored(probed) as saved:
-        with (
-            receiving(parameters, lambda i, g: parameters[i].data.add_(g, alpha=-eta)),
-            discarding(model, parameters),
-        ):
+        with receiving(parameters, step), discarding(model, parameters):
             video_loss().backward()
         with torch.no_grad():
             after = float(image_loss())

@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from workbench.errors import CheckpointError
+from workbench.models.groups import layer_groups
 from workbench.probes.common import ProbeError
 
 ALL = "all"
@@ -26,11 +27,13 @@ class ParameterGroups:
     """Attributes:
     names: the P probed parameters, in the model's order.
     parameters: the tensors themselves.
+    parts: module group of each parameter.
     groups: name -> indices into ``names``: "all", "encoder", "fusion", "merger", "llm", then "llm.0" ...
     """
 
     names: tuple[str, ...]
     parameters: tuple[nn.Parameter, ...]
+    parts: tuple[str, ...]
     groups: dict[str, np.ndarray]
 
     def group_of(self, index: int) -> str:
@@ -50,8 +53,8 @@ def parameter_groups(model: Any, only: Sequence[str] | None = None) -> Parameter
     """The trainable parameters of ``model.module_groups()``, and one group more for each layer of the LLM.
 
     Args:
-        only: names of groups to probe, for example ``("merger", "llm.3")``; everything if None. What is not
-            probed costs neither memory nor time in the kept gradient.
+        only: names of groups to probe, for example ``("merger", "llm.3", "encoder.0")``; everything, with the
+            LLM's layers as groups of their own, if None. What is not probed costs neither memory nor time in the kept gradient.
 
     Raises:
         ProbeError: a group the model lacks; parameters that ZeRO or an offloader holds elsewhere.
@@ -63,10 +66,14 @@ def parameter_groups(model: Any, only: Sequence[str] | None = None) -> Parameter
         unique = dict.fromkeys(first[id(every[name])] for name in names)
         if unique:
             found[group] = list(unique)
-    prefixes = [name.rsplit(".", 1)[0] + "." for name in model.attention_layers().get("llm", [])]
-    for index, prefix in enumerate(prefixes):
-        found[f"llm.{index}"] = [name for name in found.get("llm", []) if name.startswith(prefix)]
-    wanted = list(found) if only is None else list(only)
+    layers = {
+        name: [first[id(every[n])] for n in names]
+        for name, names in layer_groups(model).items()
+        if name[-1].isdigit()
+    }
+    by_default = [*found, *(name for name in layers if name.startswith("llm."))]
+    found |= layers
+    wanted = by_default if only is None else list(only)
     for group in wanted:
         if group not in found:
             raise ProbeError(
@@ -86,9 +93,12 @@ def parameter_groups(model: Any, only: Sequence[str] | None = None) -> Parameter
     groups = {ALL: np.arange(len(kept))}
     for group, names in found.items():
         members = np.array([place[name] for name in names if name in place], dtype=np.int64)
-        if len(members) and (only is None or group in wanted):
+        if len(members) and group in wanted:
             groups[group] = members
-    return ParameterGroups(tuple(n for n, _ in kept), tuple(p for _, p in kept), groups)
+    part_of = {name: part for part in model.module_groups() for name in found.get(part, [])}
+    return ParameterGroups(
+        tuple(n for n, _ in kept), tuple(p for _, p in kept), tuple(part_of[n] for n, _ in kept), groups
+    )
 
 
 def _refuse_absent(name: str, parameter: nn.Parameter) -> None:

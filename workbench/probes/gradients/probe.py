@@ -33,7 +33,7 @@ from workbench.probes.gradients.gram import Gram, measure, passes_of
 from workbench.probes.gradients.one_step import SHARE, OneStep, one_step, step_size
 from workbench.probes.gradients.parameters import ALL, ParameterGroups, parameter_groups
 from workbench.probes.gradients.stream import GradientStream
-from workbench.probes.gradients.table import MEANING, STATISTICS, Design, pair_values, summarise
+from workbench.probes.gradients.table import MEANING, STATISTICS, Design, pair_fractions, quotients, summarise
 from workbench.samples.sample import Sample
 from workbench.training.packing import PackedBatch
 
@@ -124,10 +124,10 @@ def gradient_probe(
         total = passes_of(edges, copies)
         tell = progress or (lambda phase, done, of: None)
         gram = measure(stream, bench.loss_of, edges, copies, lambda done: tell("inner products", done, total))
-        values = pair_values(gram, design)
-        summary = summarise(values, gram, design, seed)
+        tops, bottoms = pair_fractions(gram, design)
+        summary = summarise(tops, bottoms, gram, design, seed)
         arrays: dict[str, np.ndarray] = {
-            "values": values,
+            "values": quotients(tops, bottoms),
             "estimates": summary.estimates,
             "pairs_used": summary.pairs_used,
             "conflict_rate": summary.conflict,

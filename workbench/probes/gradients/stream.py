@@ -125,25 +125,33 @@ class GradientStream:
 
     def _scalars(self, index: int, gradient: Tensor, others: list[Tensor | None]) -> Tensor:
         """|g|^2 and <g, K> for each kept K, then the same in the Adam metric: float64 ``[R]``."""
-        rows = len(others) + 1
-        total = torch.zeros(rows * len(self.metrics), dtype=torch.float64, device=gradient.device)
         weights = None if self.adam is None else self.adam.diagonal(self.probed.names[index], gradient)
         flat = gradient.detach().reshape(-1)
-        flats = [None if other is None else other.reshape(-1) for other in others]
-        there = [0, *(row for row, other in enumerate(flats, start=1) if other is not None)]
+        there = [other.reshape(-1) for other in others if other is not None]
+        plain = adam = None
         for start in range(0, flat.numel(), BLOCK):
             at = slice(start, start + BLOCK)
             g = flat[at].double()
-            second_RE = torch.stack([g, *(other[at].double() for other in flats if other is not None)])
-            total[there] += second_RE @ g
+            rows_RE = torch.stack([g, *(other[at].double() for other in there)])
+            part = rows_RE @ g
+            plain = part if plain is None else plain + part
             if weights is not None:
-                total[[rows + row for row in there]] += second_RE @ (g * weights[at])
-        for row, other in enumerate(others, start=1):
-            if other is None:
-                total[row::rows] = torch.nan
-        if weights is None and self.adam is not None:
-            total[rows:] = torch.nan
-        return total
+                part = rows_RE @ (g * weights[at])
+                adam = part if adam is None else adam + part
+        assert plain is not None
+        if self.adam is None:
+            found = [plain]
+        else:
+            found = [plain, torch.full_like(plain, torch.nan) if adam is None else adam]
+        if len(there) < len(others):
+            at_all = [0, *(row for row, other in enumerate(others, start=1) if other is not None)]
+            found = [
+                plain.new_full((len(others) + 1,), torch.nan).index_copy(
+                    0, torch.tensor(at_all, device=plain.device), f
+                )
+                for f in found
+            ]
+        return torch.cat(found)
 
     def _check(self, fired: list[int], out_RP: Tensor) -> None:
         twice = next((i for i, count in Counter(fired).items() if count > 1), None)

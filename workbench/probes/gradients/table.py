@@ -11,14 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from workbench.probes.gradients import definitions
-from workbench.probes.gradients.definitions import DEFINITIONS, PARTS, GroupSums, Products, cosine
-from workbench.probes.gradients.intervals import mean_intervals, ratio_interval, share_interval
+from workbench.probes.gradients.definitions import (
+    DEFINITIONS,
+    NONE,
+    PARTS,
+    SQUARED,
+    Fraction,
+    GroupSums,
+    Products,
+    cosine,
+)
+from workbench.probes.gradients.intervals import fraction_intervals, ratio_interval, share_interval
 
 COMMON = (
     *("cos", "interference", "image_ceiling", "video_ceiling", "image_norm", "video_norm"),
     *("static_cos", "static_interference"),
 )
 STATISTICS = (*COMMON, *(f"{definition}.{part}" for definition in DEFINITIONS for part in PARTS))
+_SQUARED = [i for i, s in enumerate(STATISTICS) if s.endswith(("_norm", *SQUARED))]
 # what each is, for reading a capture; shares and cosines have no unit, norms are nats per unit of the parameters
 MEANING = {
     "cos": "cos(g_I, g_V)",
@@ -87,27 +97,35 @@ class Design:
         return sorted(dict.fromkeys(found), key=lambda edge: order[edge[0]])
 
 
-def pair_values(products: Products, design: Design) -> np.ndarray:
-    """Every statistic of every pair: float64 ``[S, M, B, G, N]``."""
+def pair_fractions(products: Products, design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators of every statistic of every pair: float64 ``[S, M, B, G, N]`` each."""
     shape = (len(STATISTICS), len(design.metrics), design.pairs, len(design.groups), len(design.frames))
-    out = np.full(shape, np.nan)
+    tops, bottoms = np.full(shape, np.nan), np.full(shape, np.nan)
     for m, metric in enumerate(design.metrics):
         for g, members in enumerate(design.groups.values()):
             sums = GroupSums(products, members, metric)
             for b in range(design.pairs):
                 for n, frames in enumerate(design.frames):
-                    out[:, m, b, g, n] = _one(sums, design, b, frames)
-    return out
+                    found = np.array(_one(sums, design, b, frames))
+                    tops[:, m, b, g, n], bottoms[:, m, b, g, n] = found.T
+    return tops, bottoms
 
 
-def _one(sums: GroupSums, design: Design, b: int, n: int) -> list[float]:
+def quotients(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
+    """The statistics themselves, first axis S: the fraction, or its root where it is one of squares."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(bottoms > 0, tops / bottoms, np.nan)
+    values[_SQUARED] = np.sqrt(values[_SQUARED])
+    return values
+
+
+def _one(sums: GroupSums, design: Design, b: int, n: int) -> list[Fraction]:
     image, other, video = ("image", b), ("other", b), ("video", b, n)
     following = ("video", (b + 1) % design.pairs, n)
-    found = dict.fromkeys(STATISTICS, float("nan"))
+    found: dict[str, Fraction] = dict.fromkeys(STATISTICS, NONE)
     ii, vv, iv = sums([(image, image), (video, video), (image, video)])
-    found["cos"] = cosine(iv, ii, vv)
-    found["interference"] = iv / ii if ii > 0 else float("nan")
-    found["image_norm"], found["video_norm"] = ii**0.5, vv**0.5
+    found["cos"], found["interference"] = cosine(iv, ii, vv), (iv, ii)
+    found["image_norm"], found["video_norm"] = (ii, 1.0), (vv, 1.0)
     i1, i2, i12 = sums([(image, image), (other, other), (image, other)])
     found["image_ceiling"] = cosine(i12, i1, i2)
     if design.pairs > 1:
@@ -121,8 +139,7 @@ def _one(sums: GroupSums, design: Design, b: int, n: int) -> list[float]:
     if design.static:
         static = ("static", b, n)
         ii, vv, iv = sums([(image, image), (static, static), (image, static)])
-        found["static_cos"] = cosine(iv, ii, vv)
-        found["static_interference"] = iv / ii if ii > 0 else float("nan")
+        found["static_cos"], found["static_interference"] = cosine(iv, ii, vv), (iv, ii)
         parts["static_frozen"] = _counterfactual(sums, image, static, ("static_frozen", b, n))
     for name, part in parts.items():
         found |= {f"{name}.{what}": value for what, value in zip(PARTS, part.as_row(), strict=True)}
@@ -142,7 +159,9 @@ def _subspace(sums: GroupSums, design: Design, image: tuple, video: tuple) -> de
     edges += [(g, h) for g in basis for h in basis]
     values = sums(edges)
     i_G, v_G = np.array(values[3 : 3 + m]), np.array(values[3 + m : 3 + 2 * m])
-    return definitions.subspace(*values[:3], i_G, v_G, np.array(values[3 + 2 * m :]).reshape(m, m))
+    return definitions.subspace(
+        values[0], values[1], values[2], i_G, v_G, np.array(values[3 + 2 * m :]).reshape(m, m)
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,7 @@ class Summary:
     """Over pairs; "bound" is (estimate, low, high).
 
     Attributes:
-        estimates: means, ``[S, M, G, N, bound]``.
+        estimates: ratios of means (cosines: means), ``[S, M, G, N, bound]``.
         pairs_used: pairs behind each, ``[S, M, G, N]``.
         conflict: share of pairs with <g_I, g_V> < 0, Wilson, ``[M, G, N, bound]``.
         signal: share of an image gradient's square that another batch repeats,
@@ -166,16 +185,19 @@ class Summary:
     corrected_cos: np.ndarray
 
 
-def summarise(values: np.ndarray, products: Products, design: Design, seed: int = 0) -> Summary:
-    """Estimates with 95% intervals over pairs."""
-    moved = np.moveaxis(values, 2, -1)  # pairs last
-    flat = moved.reshape(-1, design.pairs)
-    estimates = mean_intervals(flat, seed).reshape(*moved.shape[:-1], 3)
-    used = np.isfinite(moved).sum(-1).astype(np.int32)
+def summarise(
+    tops: np.ndarray, bottoms: np.ndarray, products: Products, design: Design, seed: int = 0
+) -> Summary:
+    """Estimates with 95% intervals over pairs, from ``pair_fractions``."""
+    tops, bottoms = np.moveaxis(tops, 2, -1), np.moveaxis(bottoms, 2, -1)  # pairs last
+    flat = fraction_intervals(tops.reshape(-1, design.pairs), bottoms.reshape(-1, design.pairs), seed)
+    estimates = flat.reshape(*tops.shape[:-1], 3)
+    estimates[_SQUARED] = np.sqrt(estimates[_SQUARED])
+    used = (np.isfinite(tops) & np.isfinite(bottoms)).sum(-1).astype(np.int32)
     m_n, g_n, n_n = len(design.metrics), len(design.groups), len(design.frames)
     conflict = np.full((m_n, g_n, n_n, 3), np.nan)
     signal, corrected = np.full((m_n, g_n, 3), np.nan), np.full((m_n, g_n, n_n, 3), np.nan)
-    cos = moved[STATISTICS.index("cos")]
+    cos = tops[STATISTICS.index("cos")]
     for m, metric in enumerate(design.metrics):
         for g, members in enumerate(design.groups.values()):
             sums = GroupSums(products, members, metric)
