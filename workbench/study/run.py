@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import importlib.util
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from workbench.errors import CheckpointError, DataError
+from workbench.errors import CheckpointError, DataError, WorkbenchError
 from workbench.recipe import Recipe, load_recipe
 from workbench.runs.supervised import reporting
 from workbench.samples.source import load_source
@@ -124,13 +125,21 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """Look at what the tasks will read before any process is started for them: every row of the sources once
-    (30 us each), and that the checkpoint is one.
+    """Look at what the tasks will need before any process is started for them: the attention kernel, the checkpoint,
+    and every row of the sources once (30 us each).
 
     Raises:
+        WorkbenchError: ``machine.attention`` names a kernel that is not installed.
         DataError: the first row that cannot be used, as ``file:line``.
         CheckpointError: no model where ``model.checkpoint`` points.
     """
+    kernel = recipe.machine.attention
+    if kernel == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise WorkbenchError(
+            f"run {recipe.name} with machine.attention: {kernel}",
+            "the package flash_attn is not installed",
+            "Install it where CUDA is (pip install --no-build-isolation -e '.[gpu]'), or set machine.attention: sdpa",
+        )
     start = recipe.model.checkpoint
     if start is not None and not (Path(start) / "config.json").is_file():
         raise CheckpointError(
