@@ -124,6 +124,7 @@ class _Role:
         self._state = KernelState(transport.name, role, transport.entry)
         self._session = uuid.uuid4().hex  # kept over reconnections: the server replays what was missed
         self._label = ""
+        self._kernel_id: str | None = None
         self._lock = threading.Lock()
         self._connection: KernelConnection | None = None
         self._greeted = self._started = self._met = False
@@ -168,10 +169,6 @@ class _Role:
                     return  # the server is away: the state file still knows the kernel
                 self._state.forget(kernel_id)
                 self._started = False
-
-    @property
-    def _kernel_id(self) -> str | None:
-        return None if self._connection is None else self._connection.kernel_id
 
     def _asked(self, request: dict[str, Any]) -> str:
         return f"{request.get('verb')} on the machine {self._transport.name!r}"
@@ -244,7 +241,7 @@ class _Role:
         server = self._transport.server()
         if self._connection is None:
             kernel_id = self._find_kernel(server)
-            self._connection = KernelConnection(server, kernel_id, self._session)
+            self._connection, self._kernel_id = KernelConnection(server, kernel_id, self._session), kernel_id
         self._met = True
         return self._connection
 

@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.machines.config import JupyterEntry
 
 OLDEST_SERVER = 2  # major version; the same number for jupyter-server and kernel-gateway
-CONNECT_S, ANSWER_S = 10.0, 20.0
+CONNECT_S, ANSWER_S = 5.0, 20.0
 START_S = 60.0  # a kernel on a busy machine takes its time
 
 
@@ -74,9 +74,12 @@ class Server:
                 f"{entry.url} is plain HTTP, and the token would cross the network for everybody to read",
                 'Use https, or tunnel = "user@host", or plain_http = true on a network you trust',
             )
-        self.context = self._tls_context() if self.tls else None
+        self._tls_context()  # what is wrong with the CA file is said before anything is sent
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """A new one each time: urllib3 changes the one it gets, the check of the host's name included."""
+        if not self.tls:
+            return None
         ca = Path(self.entry.ca).expanduser() if self.entry.ca else None
         try:
             return ssl.create_default_context(cafile=ca)
@@ -155,7 +158,8 @@ class Server:
         import websocket
 
         url = re.sub("^http", "ws", self.base) + f"/api/kernels/{kernel_id}/channels?session_id={session}"
-        options = {} if self.context is None else {"context": self.context, "server_hostname": self.host}
+        context = self._tls_context()
+        options = {} if context is None else {"context": context, "server_hostname": self.host}
         try:
             return websocket.create_connection(
                 url, timeout=timeout_s, header=self._token.header(), sslopt=options, redirect_limit=0
@@ -177,7 +181,7 @@ class Server:
         import requests
         from requests.adapters import HTTPAdapter
 
-        header = self._token.header()
+        header, context = self._token.header(), self._tls_context()
 
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
             request.headers.update(header)
@@ -187,9 +191,8 @@ class Server:
             """Our TLS context; behind a tunnel the certificate is still that of the server's own name."""
 
             def init_poolmanager(adapter, *args: Any, **options: Any) -> None:
-                if self.context is not None:
-                    options |= {"ssl_context": self.context, "server_hostname": self.host}
-                    options |= {"assert_hostname": self.host}
+                if context is not None:
+                    options |= {"ssl_context": context, "server_hostname": self.host}
                 super().init_poolmanager(*args, **options)
 
         with requests.Session() as session:
@@ -259,8 +262,8 @@ class Server:
     def _broken(self, error: Exception) -> Exception:
         """`Cut`, or an error where the same request can never work."""
         text = _reason(error)
-        if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-            if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            if "mismatch" in text or "not valid for" in text:
                 found = f"the server's certificate is not for the name {self.host}"
                 return WorkbenchError(self.asked, found, "Write the name of the certificate in url")
             if "expired" in text:
@@ -297,6 +300,15 @@ class Server:
                 context.wrap_socket(plain, server_hostname=self.host),
             ):
                 return True
+        except OSError:
+            return False
+
+    def _speaks_plainly(self) -> bool:
+        """Whether a plain request, without the token, is answered; asked only when a TLS greeting was not."""
+        try:
+            with socket.create_connection(self._at, timeout=2) as plain:
+                plain.sendall(f"GET / HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n\r\n".encode())
+                return plain.recv(5) == b"HTTP/"
         except OSError:
             return False
 

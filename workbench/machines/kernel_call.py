@@ -28,7 +28,7 @@ PING_S = 2.0
 STALL_S = 6.0  # nothing from the server, not even a pong: the connection is dead
 TICK_S = 0.5
 QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
-LOOK_S = 3.0  # without an answer for so long, ask the server whether the kernel still exists
+FIRST_LOOK_S, LOOK_S = 1.0, 5.0  # waiting for so long, ask the server whether the kernel still exists
 IDLE_S = 20.0  # unread for longer, a connection is opened anew: servers drop clients that answer no ping
 
 
@@ -101,7 +101,8 @@ class KernelConnection:
 
         message = _execute_request(self._session, code, expression)
         key = message["header"]["msg_id"]
-        start = heard = pinged = looked = time.monotonic()
+        start = heard = pinged = time.monotonic()
+        look_at = start + FIRST_LOOK_S
         try:
             self._socket.settimeout(self._stall)
             self._socket.send(json.dumps(message))
@@ -113,8 +114,8 @@ class KernelConnection:
                 if now - heard > PING_S and now - pinged > PING_S:
                     pinged = now
                     self._socket.ping()
-                if now - looked > LOOK_S:
-                    looked = now
+                if now > look_at:
+                    look_at = now + LOOK_S
                     self._look()
                 if deadline_s is not None and now - start > deadline_s:
                     raise KernelBusy

@@ -1,0 +1,152 @@
+"""A bad line to a real server during a real run: nothing is lost, nothing comes twice, the run does not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.machines.jobs import endless, lines, wait_until
+from tests.machines.servers import ROOT, JupyterServer, Proxy, running
+from workbench.machines.attached import attach
+from workbench.machines.base import Machine
+from workbench.machines.config import JupyterEntry
+from workbench.machines.jupyter import JupyterTransport
+from workbench.runs import read_metrics
+
+VARIABLE = "WB_TEST_TOKEN"
+
+
+def machine(url: str, root: Path, name: str = "gpu") -> Machine:
+    entry = JupyterEntry(kind="jupyter", url=url, token_env=VARIABLE, root=str(root))
+    return Machine(name, JupyterTransport(name, entry, lambda message: None), str(root))
+
+
+def follow(there: Machine, job: str, into: dict[str, list[dict]]) -> threading.Thread:
+    def run() -> None:
+        for item in attach(f"{there.name}:{job}", there).follow(every_s=0.05):
+            into.setdefault(item.stream, []).append(item.data)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def same_as_files(seen: dict[str, list[dict]], study: Path) -> None:
+    """The observer has every event of job and runs, in order and once, and the same table of metrics."""
+    assert seen[""] == lines(study / "job" / "events.jsonl")
+    runs = sorted(path.name for path in (study / "runs").iterdir())
+    assert runs
+    for run in runs:
+        assert seen[run] == lines(study / "runs" / run / "events.jsonl")
+        table = read_metrics(study / "runs" / run)
+        assert [row["step"] for row in seen[f"{run}#metrics"]] == list(table["step"])
+        assert [row["_row"] for row in seen[f"{run}#metrics"]] == list(range(len(table)))
+
+
+def undisturbed(study: Path) -> None:
+    """One attempt, never resumed, steps without a gap."""
+    kinds = Counter(event["kind"] for event in lines(study / "job" / "events.jsonl"))
+    assert kinds["launched"] == 1 and kinds["restarted"] == 0
+    for run in (study / "runs").iterdir():
+        kinds = Counter(event["kind"] for event in lines(run / "events.jsonl"))
+        assert kinds["start"] == 1 and kinds["reopen"] == kinds["resume"] == 0
+        steps = list(read_metrics(run)["step"])
+        assert steps == list(range(1, len(steps) + 1)) and steps
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_fifty_cuts_stalls_and_resets(server, home, monkeypatch, seed):
+    monkeypatch.setenv(VARIABLE, server.token)
+    random, proxy, root = Random(seed), Proxy(server.port), home / "jobs"
+    url = f"http://127.0.0.1:{proxy.port}"
+    kernels = set(server.kernels())
+    first, second = machine(url, root), machine(url, root)
+    done: Counter[str] = Counter()
+    try:
+        breaking = threading.Event()
+
+        def break_it() -> None:  # from the very first request on, submit included
+            while sum(done.values()) < 50:
+                done[proxy.misbehave(random)] += 1
+                time.sleep(random.uniform(0.05, 0.35))
+            breaking.set()
+
+        trouble = threading.Thread(target=break_it, daemon=True)
+        trouble.start()
+        job = first.submit(endless(home / "recipe"), "trouble")
+        seen: list[dict[str, list[dict]]] = [{}, {}]
+        observers = [follow(there, job.name, into) for there, into in zip((first, second), seen, strict=True)]
+        assert breaking.wait(120)
+        wait_until(lambda: any("#metrics" in stream for stream in seen[0]), "the first step")
+        assert first.status(job.name)["state"] == "running"
+        first.signal(job.name, "stop")
+        for observer in observers:
+            observer.join(60)
+            assert not observer.is_alive()
+    finally:
+        first.close()
+        second.close()
+        proxy.close()
+    assert sum(done.values()) == 50 and len(done) == 3 and proxy.connections > 20
+    for one in seen:
+        same_as_files(one, root / "trouble")
+    undisturbed(root / "trouble")
+    end = lines(root / "trouble" / "job" / "events.jsonl")[-1]
+    assert end["kind"] == "finish" and end["reason"] == "stopped"
+    assert len(set(server.kernels()) - kernels) == 1, (
+        "requests to start a kernel were cut, and one was started"
+    )
+
+
+FOLLOWER = """
+import sys, pathlib
+from tests.machines.test_proxy import machine
+from workbench.machines.attached import attach
+there = machine(sys.argv[1], pathlib.Path(sys.argv[2]))
+for item in attach("gpu:lasting", there).follow(every_s=0.05):
+    print(item.stream, item.data.get("seq", item.data.get("_row")), flush=True)
+"""
+
+
+def test_kernel_server_and_client_killed(home, monkeypatch):
+    """``kill -9`` of each in turn; whoever attaches afterwards sees all of it."""
+    root = home / "jobs"
+    with running(JupyterServer(home / "server")) as server:
+        monkeypatch.setenv(VARIABLE, server.token)
+        there = machine(server.url, root)
+        job = there.submit(endless(home / "recipe"), "lasting")
+        study = root / job.name
+        seen: dict[str, list[dict]] = {}
+        observer = follow(there, job.name, seen)
+        argv = [sys.executable, "-c", FOLLOWER, server.url, str(root)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        client = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+        assert client.stdout is not None and client.stdout.readline()
+        os.kill(next(iter(server.kernels().values())), signal.SIGKILL)
+        client.kill()
+        client.wait()
+        client.stdout.close()
+        wait_until(lambda: any("#metrics" in stream for stream in seen), "steps after the kernel's death")
+        server.kill()
+        rows = len(next(rows for stream, rows in seen.items() if "#metrics" in stream))
+        run = next((study / "runs").iterdir())
+        wait_until(lambda: len(read_metrics(run)) > rows + 20, "training goes on without a server")
+        server.start()
+        wait_until(lambda: len(seen[f"{run.name}#metrics"]) > rows + 20, "the observer catches up", 60)
+        there.signal(job.name, "stop")
+        observer.join(60)
+        assert not observer.is_alive()
+        same_as_files(seen, study)
+        undisturbed(study)
+        late = attach(f"gpu:{job.name}/{run.name}", machine(server.url, root))
+        assert late.events() == lines(run / "events.jsonl")
+        assert late.status()["job"] == "stopped"
