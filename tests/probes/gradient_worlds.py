@@ -25,7 +25,9 @@ def double_model(kind: str = "tempflex", fusion: bool = True):
 
 def conversation(processor, frames: int, seed: int, kind: str = "tempflex", width: int = 32, turns: int = 1):
     if kind == "tempflex":
-        return processor.prepare(sample(frames, turns), clip(frames, width, 32, seed=seed) if frames else None)
+        return processor.prepare(
+            sample(frames, turns), clip(frames, width, 32, seed=seed) if frames else None
+        )
     made = tiny.clip(frames, width, 24, seed=seed) if frames else None
     return processor.prepare(tiny.sample(frames, turns), made)
 

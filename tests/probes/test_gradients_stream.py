@@ -24,7 +24,9 @@ KINDS = ("tempflex", *tiny.KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_inner_products_equal_those_of_whole_gradients(kind):
     made, processor = double_model(kind)
-    batches = {f: batch_of(processor, f, (1, 2), kind) for f in (1, 4)} | {0: batch_of(processor, 0, (3,), kind)}
+    batches = {f: batch_of(processor, f, (1, 2), kind) for f in (1, 4)} | {
+        0: batch_of(processor, 0, (3,), kind)
+    }
     probed = parameter_groups(made)
     gram = measure(
         GradientStream(made, probed), lambda s: loss_of(made, batches[s]), [(1, 4), (1, 0), (4, 0)], copies=1
@@ -42,7 +44,10 @@ def test_inner_products_equal_those_of_whole_gradients(kind):
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.integers(1, 4), st.lists(st.integers(1, 6), min_size=2, max_size=4), st.sampled_from([16, 32, 48]), st.booleans()
+    st.integers(1, 4),
+    st.lists(st.integers(1, 6), min_size=2, max_size=4),
+    st.sampled_from([16, 32, 48]),
+    st.booleans(),
 )
 def test_any_shape_and_number_of_copies(copies, frames, width, fusion):
     """However many gradients are kept at a time, and however small the blocks of the sum, numbers are the same."""
@@ -156,7 +161,9 @@ def test_broken_weights_are_named():
     with torch.no_grad():
         made.language_model.layers[1].mlp.up_proj.weight[0, 0] = torch.inf
     stream = GradientStream(made, parameter_groups(made))
-    with pytest.raises(ProbeError, match=r"weights of language_model.layers.1.mlp.up_proj.weight are not finite"):
+    with pytest.raises(
+        ProbeError, match=r"weights of language_model.layers.1.mlp.up_proj.weight are not finite"
+    ):
         stream.run(loss_of(made, batch_of(processor, 1, (1,))))
 
 
@@ -185,7 +192,9 @@ def test_gradients_in_parts_are_refused():
     made.train()
     made.gradient_checkpointing_enable({"use_reentrant": True})
     twice = made.language_model.layers[0]
-    made.language_model.layers[1].self_attn.q_proj.weight = twice.self_attn.q_proj.weight  # one weight, two segments
+    made.language_model.layers[
+        1
+    ].self_attn.q_proj.weight = twice.self_attn.q_proj.weight  # one weight, two segments
     batch = batch_of(processor, 1, (1,))
     stream = GradientStream(made, parameter_groups(made))
     with pytest.raises(ProbeError, match=r"came in parts \(reentrant checkpointing\)"):
@@ -215,7 +224,9 @@ def test_adam_metric_weighs_by_the_optimizer_and_lacks_what_was_frozen(tmp_path)
         loss_of(made, batch)().backward()
         optimizer.step()
     state = {f"{m}::{n}": optimizer.state[p][m] for n, p in trained.items() for m in ("exp_avg_sq", "step")}
-    save_file({k: v.detach().clone().contiguous() for k, v in state.items()}, tmp_path / "trainer.safetensors")
+    save_file(
+        {k: v.detach().clone().contiguous() for k, v in state.items()}, tmp_path / "trainer.safetensors"
+    )
     for parameter in parameters.values():
         parameter.requires_grad_(True)
         parameter.grad = None
@@ -243,7 +254,10 @@ def test_optimizer_state_that_is_missing_or_of_another_model_is_said(tmp_path):
     with pytest.raises(CheckpointError, match="no second moments"):
         AdamMetric(tmp_path, 0.95)
     name = "merger.mlp_in.weight"
-    save_file({f"exp_avg_sq::{name}": torch.ones(3, 2), f"step::{name}": torch.ones(())}, tmp_path / "trainer.safetensors")
+    save_file(
+        {f"exp_avg_sq::{name}": torch.ones(3, 2), f"step::{name}": torch.ones(())},
+        tmp_path / "trainer.safetensors",
+    )
     stream = GradientStream(made, parameter_groups(made), AdamMetric(tmp_path, 0.95))
     with pytest.raises(CheckpointError, match=r"second moments of merger.mlp_in.weight have shape \(3, 2\)"):
         stream.run(loss_of(made, batch_of(processor, 1, (1,))))

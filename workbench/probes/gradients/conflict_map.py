@@ -88,7 +88,6 @@ def conflict_map(
         raise ValueError("a conversation without a video has no frames to map")
     batch = materialise([prepared], [[0]], pad_id)
     device = probed.parameters[0].device
-    places = {id(p): i for i, p in enumerate(probed.parameters)}
     split: dict[int, list[np.ndarray]] = {}
     whole_P = torch.zeros(len(probed.parameters), dtype=torch.float64, device=device)
 
@@ -103,7 +102,7 @@ def conflict_map(
     with (
         receiving(probed.parameters, stream),
         discarding(model, probed.parameters),
-        splitting(model, places, image, token_scores),
+        splitting(model, probed, image, token_scores),
     ):
         loss = model(**batch.model_inputs(device), num_items=num_items).loss
         loss.backward()
@@ -114,11 +113,15 @@ def conflict_map(
 @contextlib.contextmanager
 def splitting(
     model: nn.Module,
-    places: dict[int, int],
+    probed: ParameterGroups,
     image: KeptGradient,
     take: Callable[[int, Tensor], None],
 ) -> Iterator[None]:
-    """Calls ``take(parameter index, scores [T])`` for weights and biases of linear layers and embeddings."""
+    """Calls ``take(parameter index, scores [T])`` for weights and biases of linear layers and word embeddings.
+
+    Position tables of an encoder are embeddings too, but looked up once for all frames: they are not split.
+    """
+    places = {id(p): i for i, p in enumerate(probed.parameters)}
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = places.get(id(module.weight))
@@ -139,12 +142,14 @@ def splitting(
         if output.requires_grad:
             output.register_hook(arrived)
 
-    handles = [
-        module.register_forward_hook(hook)
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Embedding)
-        and (id(module.weight) in places or id(getattr(module, "bias", None)) in places)
-    ]
+    def splits(module: nn.Module) -> bool:
+        if isinstance(module, nn.Embedding):
+            return probed.parts[places[id(module.weight)]] == "llm" if id(module.weight) in places else False
+        return isinstance(module, nn.Linear) and (
+            id(module.weight) in places or (module.bias is not None and id(module.bias) in places)
+        )
+
+    handles = [module.register_forward_hook(hook) for module in model.modules() if splits(module)]
     try:
         yield
     finally:
@@ -166,7 +171,10 @@ class _Places:
     def __init__(self, prepared: Prepared, raster: bool) -> None:
         self.map: TokenMap = prepared.token_map
         assert self.map.grid is not None
-        self.frames, rows, cols = self.map.grid
+        _, rows, cols = (
+            self.map.grid
+        )  # its first entry counts what the encoder sees, which may be pairs of frames
+        self.frames = len(self.map.frame_indices)
         self.patches, self.raster = rows * cols, raster
         self.answers = int((prepared.labels != IGNORE).sum())
         self.visual = self.map.visual
