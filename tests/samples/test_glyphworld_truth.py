@@ -221,6 +221,27 @@ def test_temporal_answers_need_exactly_min_frames(world, split):
         )
 
 
+def test_image_captions_come_in_both_forms_and_in_any_order(world):
+    truth = sidecar(world / "train")
+    forms, shuffled = set(), 0
+    for row in rows(world / "train" / "captions.jsonl"):
+        request, text = (turn["value"] for turn in row["conversations"])
+        form = request.removeprefix("<image>\ndescribe the image by ").removesuffix(".")
+        said = [tuple(part.split()) for part in text.removesuffix(".").split(", ")]
+        seen = [facts(truth[row["image"]], 0)[i] for i in range(len(said))]
+        places = [corner for _, _, corner in seen]
+        order = [places.index(part[0] if form == "place" else part[2]) for part in said]
+        assert sorted(order) == list(range(len(seen)))  # every object once
+        for index, part in zip(order, said, strict=True):
+            colour, digit = (digits(truth[row["image"]])[index][key] for key in ("colour", "digit"))
+            assert part == (
+                (places[index], colour, digit) if form == "place" else (colour, digit, places[index])
+            )
+        forms.add(form)
+        shuffled += order != sorted(order)
+    assert forms == {"place", "colour"} and shuffled > 0
+
+
 def test_captions_name_every_object(world):
     truth = sidecar(world / "train")
     for file, kind in (("captions.jsonl", "image"), ("video_captions.jsonl", "video")):

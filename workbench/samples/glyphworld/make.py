@@ -17,7 +17,7 @@ import numpy as np
 from workbench.errors import DataError, DiskFullError, WorkbenchError
 
 from .clips import ClipPlan, compose
-from .phrasings import IMAGE_CAPTION, VIDEO_CAPTION
+from .phrasings import VIDEO_CAPTION
 from .questions import Question, image_caption, static_question, static_skills
 from .render import render, write_clip, write_image
 from .scene import Deck, Scene, glyph_split, image_scene
@@ -25,7 +25,7 @@ from .sidecar import describe
 from .timing import FPS, FRAMES
 from .words import IMAGE_SKILLS, SKILLS, STATIC_SKILLS, TEMPORAL_SKILLS
 
-VERSION = 5  # raise it whenever the same arguments give other bytes
+VERSION = 6  # raise it whenever the same arguments give other bytes
 SIZES = {
     "small": 32,
     "large": 64,
@@ -219,7 +219,7 @@ class _Split:
             questions = [static_question(scene, s, self.held_out, deck.rng) for s in asked]
             self.add("images.jsonl", _row(f"{self.name}-i-{index:05d}", "image", media, questions))
             if not self.held_out:
-                caption = Question("caption", IMAGE_CAPTION, image_caption(scene), ())
+                caption = Question("caption", *image_caption(scene, deck.rng), ())
                 self.add("captions.jsonl", _row(f"{self.name}-ic-{index:05d}", "image", media, [caption]))
 
     def clips(self, quota: dict[str, int], deck: Deck) -> None:

@@ -128,7 +128,7 @@ PHRASINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-IMAGE_CAPTION = "describe the image."
+IMAGE_CAPTIONS = {"place": "describe the image by place.", "colour": "describe the image by colour."}
 VIDEO_CAPTION = "describe the video."
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .phrasings import ask
+from .phrasings import IMAGE_CAPTIONS, ask
 from .scene import Scene, Track
 from .words import COLOUR_NAMES, CORNERS, COUNTS, DIGITS, DIRECTIONS, SPEEDS
 
@@ -116,10 +116,21 @@ def temporal_question(
     return Question(skill, ask(skill, held_out, rng, x=refer(by_role["mover"], rng)), answer, choices, need)
 
 
-def image_caption(scene: Scene) -> str:
-    """Every object with place, colour and digit, in reading order of the quadrants. Place first: the next words are then
-    about a spot that is already named, which a tiny language model learns in half the steps."""
-    return ", ".join(f"{t.corner} {t.colour} {t.word}" for t in scene.tracks) + "."
+def image_caption(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """(request, caption): every object, in any order, named by its place or by its colour first.
+
+    Each first word says which object the next words are about, so that a caption is a chain of the lookups
+    that questions ask for later (place -> colour and digit, colour -> digit and place). With one fixed order
+    and form a tiny language model learns to list, not to look up, and some seeds then never learn to answer
+    "where is the red digit?".
+    """
+    tracks = [scene.tracks[i] for i in rng.permutation(len(scene.tracks))]
+    key = tuple(IMAGE_CAPTIONS)[int(rng.integers(len(IMAGE_CAPTIONS)))]
+    names = {
+        "place": [f"{t.corner} {t.colour} {t.word}" for t in tracks],
+        "colour": [f"{t.colour} {t.word} {t.corner}" for t in tracks],
+    }[key]
+    return IMAGE_CAPTIONS[key], ", ".join(names) + "."
 
 
 def video_caption(scene: Scene, motion: str = "") -> str:
