@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,14 @@ def evaluate(
     *,
     packing: Packing | None = None,
     max_new_tokens: int = 32,
+    between: Callable[[], None] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
     """Answer the (first turn's) question of every sample.
 
     Args:
         plan: frames of every sample, images included (``plan.with_copies`` shows them several times).
+        between: called before every group of 64 questions; what it raises ends the evaluation (a stop).
         columns: constants added to every row (suite, arm, seed, step, condition).
 
     Returns:
@@ -71,6 +73,8 @@ def evaluate(
     # like lengths together: rows fill up evenly
     order = sorted(range(len(samples)), key=lambda i: (len(plan.indices(samples[i].id)), i))
     for at in range(0, len(order), GROUP):
+        if between is not None:
+            between()
         group = [samples[i] for i in order[at : at + GROUP]]
         rows.extend(_group(model, processor, group, plan, reader, packing, max_new_tokens))
     model.train(was_training)

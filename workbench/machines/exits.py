@@ -23,6 +23,7 @@ _OTHERS = re.compile(r"Connection (closed|reset)|ChildFailedError|SIGTERM|ncclRe
 # torchrun's own account of which rank failed first
 _ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
 _NO_MEMORY = re.compile(r"MemoryError|OutOfMemoryError|out of memory|an't allocate memory")
+NO_MEMORY = " (the system reports a process killed for lack of memory)"
 TAIL = 65536  # bytes of the output that are looked at
 MENDABLE = 2  # exit code of a WorkbenchError: starting again would only say it again
 
@@ -117,12 +118,11 @@ def judge(
     if any(rank.get("out_of_memory") for rank in ranks):
         error = next(rank["error"] for rank in ranks if rank.get("out_of_memory"))
         return End("out_of_memory", error, crash=True)
-    number, who = _killed_by(code, ranks, said)
-    if number is not None:
-        if oom and number == signal.SIGKILL:
-            error = f"the system killed {who} because memory ran out"
-            return End("out_of_memory", error, crash=True)
-        return End("killed", f"{who} died of {_name(number)}", crash=True)
+    killed = _killed(code, ranks, said)
+    if killed is not None:
+        number, error = killed
+        memory = oom and number == signal.SIGKILL
+        return End("out_of_memory" if memory else "killed", error + (NO_MEMORY if memory else ""), crash=True)
     causes = [rank for rank in ranks if rank["code"] not in (None, 0, Interrupted.exit_code)]
     causes.sort(key=lambda rank: bool(_OTHERS.search(rank.get("error") or "")))
     if causes:
@@ -133,23 +133,23 @@ def judge(
     return End("failed", error, crash=code != MENDABLE)
 
 
-def _killed_by(code: int, ranks: list[dict[str, Any]], said: str) -> tuple[int | None, str]:
-    """Signal that ended the start, and what it hit; None when no signal did."""
+def _killed(code: int, ranks: list[dict[str, Any]], said: str) -> tuple[int, str] | None:
+    """The signal that ended a start, and what to say about it; None when no signal did."""
     if code < 0:
-        return -code, "the training process"
+        return -code, f"the training process died of {_name(-code)}"
     for rank in ranks:
         # a worker process of the rank died: the rank says so as a shell would
         if rank["code"] is not None and rank["code"] > 128 and rank["code"] != Interrupted.exit_code:
-            return rank["code"] - 128, "a worker process"
-    silent = [rank for rank in ranks if rank["code"] is None]
-    own = [r for r in ranks if r["code"] not in (None, 0, Interrupted.exit_code)]
-    if not silent or any(not _OTHERS.search(r.get("error") or "") for r in own):
-        return None, ""
+            return rank["code"] - 128, rank["error"]
+    silent = [rank["rank"] for rank in ranks if rank["code"] is None]
+    others = [r.get("error") or "" for r in ranks if r["code"] not in (None, 0, Interrupted.exit_code)]
+    if not silent or not all(_OTHERS.search(error) for error in others):
+        return None  # a rank failed by itself, and the launcher killed the rest
     number = int(signal.SIGKILL)
     if (root := _ROOT_CAUSE.search(said)) and int(root[2]) < 0:
-        number = -int(root[2])
-    lost = ", ".join(str(rank["rank"]) for rank in silent)
-    return number, f"rank {lost}" if len(ranks) > 1 else "the training process"
+        number, silent = -int(root[2]), [int(root[1])]
+    who = f"rank {', '.join(map(str, silent))}" if len(ranks) > 1 else "the training process"
+    return number, f"{who} died of {_name(number)}"
 
 
 def _name(number: int) -> str:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for_processes
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from workbench.training.stopping import StopRequest
 POLL_S = 1.0
 MEMORY_EVERY = 5  # polls: reading every process's pages costs milliseconds
 STOP_SIGNALS = (signal.SIGINT, signal.SIGUSR1)  # what makes a worker finish its step, save and return
+
+
+class WorkerKilled(WorkbenchError):
+    """A worker process died of a signal; ``exit_code`` is 128 + its number, as a shell would say it."""
 
 
 @dataclass
@@ -126,6 +131,7 @@ def run_studies(
     waiting = [(study, task) for study in studies for task in study.tasks if task.id not in study.done]
     running: dict[Future, tuple[Study, Task]] = {}
     failures: list[tuple[Task, BaseException]] = []
+    workers_seen: dict[int | None, BaseProcess] = {}
     stop = StopRequest()
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker_starts)
     try:
@@ -141,6 +147,7 @@ def run_studies(
                         future = pool.submit(_work, study.directory, task, command)
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
                         running[future] = (study, task)
+                        workers_seen |= {child.pid: child for child in active_children()}
                 if not running:
                     break
                 finished, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -168,7 +175,8 @@ def run_studies(
         for study in studies:
             close_study(study, time.monotonic() - began, peak)
     if failures:
-        raise _explained(failures, studies, command) from failures[0][1]
+        codes = [child.exitcode for child in workers_seen.values()]
+        raise _explained(failures, studies, command, codes) from failures[0][1]
     if stop.asked and not all(study.finished for study in studies):
         raise Interrupted(
             "go on with the study",
@@ -178,15 +186,23 @@ def run_studies(
 
 
 def _explained(
-    failures: list[tuple[Task, BaseException]], studies: Sequence[Study], command: str
+    failures: list[tuple[Task, BaseException]],
+    studies: Sequence[Study],
+    command: str,
+    codes: Sequence[int | None],
 ) -> WorkbenchError:
     """The first failure as one message that names its task and says what became of the others."""
     task, error = failures[0]
     others = [other.id for other, _ in failures[1:]]
     if isinstance(error, BrokenProcessPool):
         ran = " or ".join([task.id, *others])
-        found = f"a worker process died while it ran {ran} (killed, or out of memory)"
-        return WorkbenchError("finish the study", found, f"Nothing saved is lost; resume with: {command}")
+        signals = [-code for code in codes if code is not None and code < 0]
+        # the pool ends the other workers with TERM when one has died
+        number = next((n for n in signals if n != signal.SIGTERM), signals[0] if signals else signal.SIGKILL)
+        found = f"a worker process died while it ran {ran} ({_cause(number)})"
+        killed = WorkerKilled("finish the study", found, f"Nothing saved is lost; resume with: {command}")
+        killed.exit_code = 128 + number
+        return killed
     done, total = sum(len(s.done) for s in studies), sum(len(s.tasks) for s in studies)
     rest = f"{done} of {total} tasks are finished and kept" + (
         f"; also failed: {', '.join(others)}" if others else ""
@@ -197,6 +213,13 @@ def _explained(
     name = f"finish task {task.id} ({rest})"
     text = " ".join(str(error).split())
     return WorkbenchError(name, f"{type(error).__name__}: {text}", f"Resume with: {command}")
+
+
+def _cause(number: int) -> str:
+    """What a signal says about a death that nobody here asked for."""
+    if number == signal.SIGKILL:
+        return "SIGKILL: somebody killed it, or the system for lack of memory"
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _ready(waiting: list[tuple[Study, Task]], places: int) -> list[tuple[Study, Task]]:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,12 @@ from workbench.training.packing import PackedBatch, materialise, pack
 from workbench.training.ranks import Ranks, Share, SilentRun, skipped_places
 from workbench.training.stopping import StopRequest
 
+DATA_WAIT_S = 0.2  # between two looks at the drop box while a step waits for its data
 Sources = Mapping[str, Sequence[Sample]]
+
+
+class Stopping(Exception):
+    """Raised by ``Trainer.check_stop`` out of an evaluation, caught by the trainer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,8 @@ class Trainer:
         self.total_steps = sum(plan.steps for plan in self.batch_plans)
         self.position, self.totals = Position(), Totals()
         self.stopping = False
+        self._stop: StopRequest | None = None
+        self._wishes: set[str] = set()  # taken from the drop box, not yet answered
 
     # -- the stages
     # -------------------------------------------------------------------------------------------
@@ -113,10 +120,42 @@ class Trainer:
             self.run.event("resume", checkpoint=resume_from.name, **dataclasses.asdict(self.position))
         elif isinstance(self.run, Run) and len(self.run.metrics()):  # killed before the first checkpoint
             self.run.drop_after(0)
-        with StopRequest() as stop:
+        with StopRequest() as self._stop:
+            if resume_from is not None:
+                if self._owes_evaluation():
+                    self._evaluate(self.position.step)
+                self.stopping = any(self.ranks.gather(self.wants_stop()))
+                self._leave_if_stopping()
             for index in range(self.position.stage, len(self.stages)):
-                self._stage(index, resume_from if index == self.position.stage else None, stop)
+                self._stage(index, resume_from if index == self.position.stage else None)
                 resume_from = None
+
+    def wants_stop(self) -> bool:
+        """Whether this process has been asked to stop; takes what lies in the run's drop box."""
+        self._wishes |= self.run.requests()
+        return "stop" in self._wishes or (self._stop is not None and self._stop.asked)
+
+    def check_stop(self) -> None:
+        """For long work at a point (evaluation): raise ``Stopping`` when a stop was asked for. The step counts as
+        done, and the evaluation is made up for when the run goes on.
+        """
+        if self.wants_stop():
+            raise Stopping
+
+    def _owes_evaluation(self) -> bool:
+        """The last session was stopped at a point before its evaluation was through."""
+        step = self.position.step
+        if step not in self.points or not isinstance(self.run, Run):
+            return False
+        return not any(e["kind"] == "evaluated" and e["step"] == step for e in self.run.events())
+
+    def _evaluate(self, step: int) -> None:
+        if self.on_point is None or not self.ranks.main:
+            return
+        self.model.eval()
+        with contextlib.suppress(Stopping):
+            self.on_point(step)
+        self.model.train()
 
     def _batch_plan(self, stage: StageSection) -> BatchPlan:
         return BatchPlan(
@@ -130,7 +169,7 @@ class Trainer:
             turns=stage.turns,
         )
 
-    def _stage(self, index: int, resume_from: Path | None, stop: StopRequest) -> None:
+    def _stage(self, index: int, resume_from: Path | None) -> None:
         stage, batches = self.stages[index], self.batch_plans[index]
         if "fusion" in stage.train:
             self.model.activate_fusion()
@@ -156,8 +195,11 @@ class Trainer:
                 row, share = self._step(stage, k, batches.steps, wrapped, optimizer, fetched)
                 self.position = Position(index, k + 1, self.position.step + 1)
                 self._record(stage, row, self.ranks.gather(share), time.perf_counter() - began, batches, plan)
-                if self._after_step(stage, batches.steps, k, optimizer, module, stop):
+                if self._after_step(stage, batches.steps, k, optimizer, module):
                     break
+            else:
+                if self.position.stage_step < batches.steps:  # stopped while it waited for data
+                    self._save(f"step-{self.position.step:06d}", optimizer, module)
         finally:
             self.accelerator.free_memory()
         if self.position.stage_step == batches.steps:
@@ -166,6 +208,9 @@ class Trainer:
             self.run.event("stage_end", stage=stage.name, steps=batches.steps, padding_share=padding, **costs)
             self.position = Position(index + 1, 0, self.position.step)
             self._save(f"stage-{stage.name}", optimizer, module)
+        self._leave_if_stopping()
+
+    def _leave_if_stopping(self) -> None:
         if self.stopping:
             self.run.finish("interrupted")
             raise Interrupted(
@@ -194,6 +239,8 @@ class Trainer:
             fetched = Fetched([], [])
             visits = list(enumerate(batches.step(step)))
             for place, visit in visits[self.ranks.rank :: self.ranks.world]:
+                if self.stopping:  # nobody waits for this step any more
+                    break
                 try:
                     clip = clip_of(visit.sample, plan.indices(visit.sample.id), self.reader)
                 except MediaError as error:  # counted and left out; never replaced by a neighbour
@@ -202,13 +249,22 @@ class Trainer:
                 fetched.prepared.append(self.processor.prepare(visit.sample, clip, turns=visit.turns))
             return fetched
 
-        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        try:
             ahead = pool.submit(fetch, start) if start < batches.steps else None
             for step in range(start, batches.steps):
                 assert ahead is not None
+                # data may take long (a dead network mount): a stop is not made to wait for it. Several ranks do
+                # wait, as each of them must take part in a step that one of them has begun.
+                while self.ranks.world == 1 and not wait([ahead], timeout=DATA_WAIT_S).done:
+                    if self.wants_stop():
+                        self.stopping = True
+                        return
                 current = ahead.result()
                 ahead = pool.submit(fetch, step + 1) if step + 1 < batches.steps else None
                 yield step, current
+        finally:
+            pool.shutdown(wait=not self.stopping, cancel_futures=True)
 
     def _micro_batches(self, stage: StageSection, prepared: list[Prepared]) -> list[PackedBatch]:
         pad_id = self.processor.pad_token_id
@@ -301,16 +357,13 @@ class Trainer:
         if self.progress is not None:
             self.progress(step, self.total_steps, {"stage": stage.name, "loss": row["loss"]})
 
-    def _after_step(
-        self, stage: StageSection, steps: int, k: int, optimizer: Any, module: nn.Module, stop: StopRequest
-    ) -> bool:
+    def _after_step(self, stage: StageSection, steps: int, k: int, optimizer: Any, module: nn.Module) -> bool:
         """Evaluate and checkpoint where due; True when a stop was asked for, on any rank."""
         step = self.position.step
-        if step in self.points and self.on_point is not None and self.ranks.main:
-            self.model.eval()
-            self.on_point(step)
-            self.model.train()
-        wishes = self.run.requests() | ({"stop"} if stop.asked else set())
+        if step in self.points:
+            self._evaluate(step)
+        wishes = self._wishes | ({"stop"} if self.wants_stop() else set())
+        self._wishes = set()
         asked = frozenset().union(*self.ranks.gather(wishes))
         self.stopping = "stop" in asked
         due = stage.checkpoint_every is not None and (k + 1) % stage.checkpoint_every == 0
