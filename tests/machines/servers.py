@@ -43,7 +43,7 @@ def wait_for(condition, what: str, seconds: float = 30.0):
     while time.monotonic() < until:
         if value := condition():
             return value
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
@@ -162,7 +162,7 @@ class Proxy:
         self.flowing = threading.Event()
         self.flowing.set()
         self.closed = False
-        self.connections = 0
+        self.connections = self.carried = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -187,6 +187,7 @@ class Proxy:
             while data := source.recv(65536):
                 self.flowing.wait()
                 sink.sendall(data)
+                self.carried += len(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -204,6 +205,7 @@ class Proxy:
             for end in pair:
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                    end.shutdown(socket.SHUT_RD)  # says nothing, and lets go the thread that reads
                     end.close()
 
     def _take(self) -> list[tuple[socket.socket, socket.socket]]:
@@ -211,7 +213,11 @@ class Proxy:
         return pairs
 
     def misbehave(self, random: Random) -> str:
-        """One cut, reset or stall (short enough to recover from, or until the client gives up)."""
+        """One cut, reset or stall (short enough to recover from, or until the client gives up), at a random
+        place of what is being said, and never while nothing is.
+        """
+        place = self.carried + random.randrange(4000)
+        wait_for(lambda: self.pairs and self.carried > place, "traffic", 60)
         what = random.choice(("cut", "reset", "stall"))
         if what == "stall":
             self.flowing.clear()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -77,7 +76,6 @@ def test_fifty_cuts_stalls_and_resets(server, home, monkeypatch, seed):
         def break_it() -> None:  # from the very first request on, submit included
             while sum(done.values()) < 50:
                 done[proxy.misbehave(random)] += 1
-                time.sleep(random.uniform(0.05, 0.35))
             breaking.set()
 
         trouble = threading.Thread(target=break_it, daemon=True)
@@ -96,7 +94,7 @@ def test_fifty_cuts_stalls_and_resets(server, home, monkeypatch, seed):
         first.close()
         second.close()
         proxy.close()
-    assert sum(done.values()) == 50 and len(done) == 3 and proxy.connections > 20
+    assert sum(done.values()) == 50 and len(done) == 3 and proxy.connections > 50
     for one in seen:
         same_as_files(one, root / "trouble")
     undisturbed(root / "trouble")

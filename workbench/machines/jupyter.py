@@ -182,8 +182,9 @@ class _Role:
         """Prepare the next try, or give up."""
         now = time.monotonic()
         self._lost_at = self._lost_at or now
-        self._drop()
-        self._transport.forget_server()
+        if self._connection is None or not self._connection.opened:
+            self._drop()
+            self._transport.forget_server()
         waited, patience = now - self._lost_at, self._transport._patience
         if not self._met:
             patience = min(FIRST_PATIENCE_S, patience)

@@ -55,6 +55,7 @@ class KernelConnection:
         self._server, self.kernel_id, self._session, self._stall = server, kernel_id, session, stall_s
         self._socket: Any = None
         self._used = 0.0
+        self.opened = False  # the last cut hit an open connection: opening it again is worth a try
 
     def close(self) -> None:
         if self._socket is not None:
@@ -83,6 +84,7 @@ class KernelConnection:
         """
         try:
             self._open()
+            self.opened = True
             return self._ask(code, expression, on_text, deadline_s)
         except BaseException:
             self.close()  # also after an interrupt: the answer still to come belongs to nobody
@@ -92,6 +94,7 @@ class KernelConnection:
         if self._socket is not None and time.monotonic() - self._used > IDLE_S:
             self.close()
         if self._socket is None:
+            self.opened = False
             self._socket = self._server.websocket(self.kernel_id, self._session, OPEN_S)
 
     def _ask(
