@@ -185,9 +185,10 @@ def run_scatter(args: argparse.Namespace) -> int:
             print(f"  {name:<14}{now[name].mean():>9.4f}")
     else:
         print(f"{'number':<14}{'before':>9}{'after':>9}{'change':>9}   95% interval")
-        for row in table.itertuples():
-            interval = f"[{row.low:+.4f}, {row.high:+.4f}]" + (" *" if row.p_holm < 0.05 else "")
-            print(f"{row.number:<14}{row.before:>9.4f}{row.after:>9.4f}{row.difference:>+9.4f}   {interval}")
+        for name, row in zip(table["number"], capture.arrays["change"].tolist(), strict=True):
+            then, now_, change, low, high, _, corrected = row
+            mark = " *" if corrected < 0.05 else ""
+            print(f"{name:<14}{then:>9.4f}{now_:>9.4f}{change:>+9.4f}   [{low:+.4f}, {high:+.4f}]{mark}")
         print(f"* shown at 5% for all {len(table)} numbers together (Holm); {table['method'].iloc[0]}")
     if "box_share" in now:
         print(f"chance for box_mass (the boxes' share of the area): {now['box_share'].mean():.4f}")

@@ -94,9 +94,10 @@ def attention_rows(
     if where == "encoder":
         from workbench.probes.attention_encoder import encoder_rows
 
-        return encoder_rows(model, processor, sample, clip, queries or "mean", look, path)
+        return encoder_rows(model, processor, sample, clip, "mean" if queries is None else queries, look, path)
     prepared = processor.prepare(sample, clip, turns=(turn,))
-    with RowWriter(model, processor, sample, clip, prepared, queries or "answer", look, path) as rows:
+    asked = "answer" if queries is None else queries
+    with RowWriter(model, processor, sample, clip, prepared, asked, look, path) as rows:
         with looking(model), AttentionTap(model, rows.see, where, rows.layers):
             model(**inputs_of(prepared, model), use_cache=False, return_logits=False)
         return rows.finish()

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from workbench.captures import Capture
-
 from workbench.errors import MediaError
 from workbench.probes.attention import Heads, attention_rows
 from workbench.probes.boxes import ground_truth
