@@ -45,7 +45,7 @@ def tail(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     events: dict[str, list[dict[str, Any]]] = {}
     for stream, read in _streams(study, [name for name in names if only in (None, name)]):
         start = max(0, cursors.get(stream, 0))
-        taken = room.take(read(start))
+        taken = [] if room.full else room.take(read(start))
         if taken:
             events[stream] = [item for _, item in taken]
         cursors[stream] = taken[-1][0] + 1 if taken else start

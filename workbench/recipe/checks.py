@@ -58,6 +58,9 @@ def check(recipe: Recipe) -> Iterator[Problem]:
                     (*loc, "measure", "frames"), "the list of frame counts is empty", "Name at least one"
                 )
     yield from _circles(recipe)
+    if recipe.machine.launcher == "python" and recipe.machine.processes > 1:
+        found = f"`processes` is {recipe.machine.processes} and `launcher: python` starts one process"
+        yield Problem(("machine", "processes"), found, "Write `launcher: torchrun`, or `processes: 1`")
     for suite, source in recipe.evaluation.suites.items():
         yield from _file_name(("evaluation", "suites", suite), "a suite", suite)
         yield from _known(("evaluation", "suites", suite), "source", source, recipe.data.sources)

@@ -12,6 +12,7 @@ in both and counted once, never in neither.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -117,11 +118,18 @@ def rows_from(directory: str | Path, start: int) -> list[tuple[int, dict[str, An
     if first is None or start < first:
         for begin, stop, path in _parts(folder):
             if stop > start and (first is None or begin < first):
-                for row in read_table(path).to_dict("records"):
-                    # a part has every column of its rows: what a row lacked reads as NaN, or None where not a number
-                    found[int(row[ROW])] = plain({k: v for k, v in row.items() if v is not None})
+                about = path.stat()
+                found |= _part_rows(path, about.st_ino, about.st_mtime_ns)
     found |= dict(tail)
     return [(number, found[number]) for number in sorted(found) if number >= start]
+
+
+@functools.lru_cache(maxsize=8)
+def _part_rows(path: Path, inode: int, changed: int) -> dict[int, dict[str, Any]]:
+    """The rows of a part by number; a part never changes, and who catches up asks for it again and again."""
+    # a part has every column of its rows: what a row lacked reads as NaN, or None where it is not a number
+    records = read_table(path).to_dict("records")
+    return {int(row[ROW]): plain({k: v for k, v in row.items() if v is not None}) for row in records}
 
 
 def table_of(rows: list[dict[str, Any]], marks: list[tuple[int, int]]) -> pd.DataFrame:

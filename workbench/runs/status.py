@@ -113,6 +113,17 @@ def is_gone(beat: dict[str, Any], lost_after_s: float = LOST_AFTER_S) -> bool:
     return "epoch" not in beat or time.time() - beat["epoch"] > lost_after_s
 
 
+def _being_created(directory: Path) -> bool:
+    """Whether the process that holds a run's lock lives; for the moment between its creation and first beat."""
+    path = directory / "writer.lock"
+    try:
+        holder, locked = int(path.read_text()), path.stat().st_mtime
+    except (OSError, ValueError):
+        return False
+    started = process_started(holder)
+    return started is not None and started < locked + 2.0
+
+
 def run_status(directory: str | Path, lost_after_s: float = LOST_AFTER_S) -> RunStatus:
     """What the run in ``directory`` is doing, without torch and without disturbing it.
 
@@ -129,8 +140,8 @@ def run_status(directory: str | Path, lost_after_s: float = LOST_AFTER_S) -> Run
     known |= {"age_s": age, "pid": beat.get("pid")}
     if life is not None and life["kind"] == "finish":
         return RunStatus(state=life["reason"], error=life.get("error"), **known)
-    if not beat:
-        return RunStatus(state="lost", **known)
+    if not beat:  # created this moment, or by a process that died at once
+        return RunStatus(state="running" if _being_created(Path(directory)) else "lost", **known)
     if is_gone(beat, lost_after_s):
         return RunStatus(state="lost", **known)
     eta, speed = None, beat.get("steps_per_s")
