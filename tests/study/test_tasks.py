@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from workbench.errors import RecipeError
+from workbench.recipe import recipe_hash
 from workbench.recipe.schema import Recipe
+from workbench.study.run import shortened
 from workbench.study.tasks import arm_needs, eval_points, make_tasks
 
 STAGE = {"name": "s", "train": {"llm": 1e-3}, "data": {"d": 1}, "steps": 10, "batch": 4}
@@ -73,3 +75,13 @@ def test_longer_arms_cost_more():
 def test_evaluation_points_end_with_the_last_step():
     made = recipe({}, evaluation={"at": [0.001, 0.25, 0.5]})
     assert eval_points(made, 240) == [1, 60, 120, 240] and eval_points(made, 1) == [1]
+
+
+def test_a_quick_study_trains_its_share_of_the_steps_and_never_none():
+    epochs = {k: v for k, v in STAGE.items() if k != "steps"} | {"epochs": 2}
+    made = recipe({"plain": arm(), "long": {"stages": [epochs]}}, quick={"arms": ["plain"], "steps": 0.6})
+    short = shortened(made, made.quick.steps)
+    assert [s.steps for s in short.stages] == [6] and short.arms["plain"].stages[0].steps == 6
+    assert (short.arms["long"].stages[0].steps, short.arms["long"].stages[0].epochs) == (None, 2)
+    assert shortened(made, 0.01).stages[0].steps == 1 and shortened(made, 1.0) == made
+    assert recipe_hash(short) != recipe_hash(made)  # so a full study never goes on with a quick one's runs

@@ -126,6 +126,7 @@ class QuickSection(Section):
 
     seeds: tuple[int, ...] = (0,)
     arms: tuple[str, ...]
+    steps: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of every stage's steps
 
 
 class MachineSection(Section):

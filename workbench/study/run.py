@@ -12,6 +12,7 @@ from pathlib import Path
 
 from workbench.errors import CheckpointError, DataError, WorkbenchError
 from workbench.recipe import Recipe, load_recipe
+from workbench.recipe.schema import StageSection
 from workbench.runs.supervised import reporting
 from workbench.samples.source import load_source
 from workbench.study import ranks
@@ -38,7 +39,8 @@ def run_recipes(
     ``report.html``.
 
     Args:
-        quick: keep only what the recipe's ``quick`` section names; its runs go to ``<name>-quick``.
+        quick: keep only what the recipe's ``quick`` section names, with its share of the steps; its runs go to
+            ``<name>-quick``.
         arms: only these arms; an empty sequence trains the stages alone.
         name: of the study directory below ``out``, where there is one recipe; default the recipe's.
 
@@ -62,6 +64,7 @@ def run_recipes(
             chosen_arms = arms if arms is not None else recipe.quick.arms
             chosen_seeds = seeds if seeds is not None else recipe.quick.seeds
             folder = f"{recipe.name}-quick"
+            recipe = shortened(recipe, recipe.quick.steps)
         directory = Path(out or recipe.output) / (name or folder)
         opened = functools.partial(
             open_study, recipe, directory, seeds=chosen_seeds, arms=chosen_arms, quick=quick
@@ -86,6 +89,19 @@ def run_recipes(
             bar.close()
     _report(studies, report, say)
     return [study.directory for study in studies]
+
+
+def shortened(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with this share of every stage's steps, at least one each; stages in epochs stay as they are."""
+
+    def stages(before: Sequence[StageSection]) -> tuple[StageSection, ...]:
+        return tuple(
+            s if s.steps is None else s.model_copy(update={"steps": max(1, round(s.steps * share))})
+            for s in before
+        )
+
+    arms = {n: arm.model_copy(update={"stages": stages(arm.stages)}) for n, arm in recipe.arms.items()}
+    return recipe.model_copy(update={"stages": stages(recipe.stages), "arms": arms})
 
 
 def _nothing(text: str) -> None:
