@@ -119,6 +119,24 @@ def test_what_the_door_says(tmp_path):
     assert load_model(tmp_path / "b", images="bypass")[0].config.images == "bypass"
 
 
+def test_a_hub_name(monkeypatch, tmp_path):
+    """Without network: an answer in seconds, and a downloaded snapshot is found in the cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="hub cannot be reached"):
+        load_model("nobody/nothing")
+    with pytest.raises(CheckpointError, match="hub"):
+        load_model("no such/na me/at all")
+    entry = tmp_path / "models--somebody--tiny"
+    model, processor = save("qwen3_vl", entry / "snapshots" / "0123")
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text("0123")
+    again, processor_again = load_model("somebody/tiny")
+    assert torch.equal(logits(model, processor), logits(again, processor_again))
+
+
 def test_weights_that_do_not_fit(tmp_path):
     save("llava_onevision", tmp_path)
     file = tmp_path / "model.safetensors"

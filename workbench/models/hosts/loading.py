@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
@@ -174,16 +169,10 @@ def describe_host(source: str | Path) -> HostModel:
     import transformers
 
     asked = f"describe the model {source}"
+    folder = Path(source) if Path(source).is_dir() else hub_snapshot(str(source), ["config.json"], asked)
+    config = read_config(folder, asked)
     if Path(source).is_dir():
-        config = read_config(Path(source), asked)
-        saved_shapes(Path(source), asked)
-    else:
-        try:
-            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-        except (ValueError, OSError, HFValidationError, StrictDataclassError) as error:
-            raise CheckpointError(
-                asked, first_line(error), "give a preset, a model folder or a hub name such as org/model"
-            ) from error
+        saved_shapes(folder, asked)
     adapter = adapter_of(config.model_type, asked)
     with torch.device("meta"):
         stock = getattr(transformers, adapter.stock)(config)
@@ -200,15 +189,35 @@ def local_folder(source: str | Path, asked: str) -> Path:
         raise CheckpointError(
             asked, "there is no such folder", "give a model folder or a hub name such as org/model"
         )
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    return hub_snapshot(name, ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"], asked)
+
+
+def hub_snapshot(name: str, patterns: list[str], asked: str) -> Path:
+    """Files of a hub repository, from the network or, where the hub cannot be reached, from the cache.
+
+    Raises:
+        CheckpointError: no such repository, no access, or neither network nor cache.
+    """
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        # one question first: a download without network retries for minutes before it says so
+        HfApi().model_info(name, timeout=10)
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
             asked,
-            f"there is no such folder, and the hub gave none ({first_line(error)})",
-            "check the name, the network, and access to gated models",
+            f"the hub has no such model for you ({first_line(error)})",
+            "check the name and your access to it",
         ) from error
+    except Exception as error:  # whatever the HTTP client raises when it cannot connect
+        try:
+            return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        except OSError:
+            raise CheckpointError(
+                asked,
+                f"there is no such folder, the hub cannot be reached ({first_line(error)}) and its cache holds "
+                "nothing of that name",
+                "check the network, or download the model's folder elsewhere and give its path",
+            ) from error
 
 
 def read_config(folder: Path, asked: str) -> PreTrainedConfig:
