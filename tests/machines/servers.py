@@ -58,11 +58,12 @@ class JupyterServer:
         certificate: Path | None = None,
         port: int = 0,
         token: str = "",
+        debug: bool = False,
     ) -> None:
         self.folder, self.gateway, self.certificate = folder, gateway, certificate
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.token = port or free_port(), token or secrets.token_hex(24)
-        self.log = folder / "server.log"
+        self.log, self.debug = folder / "server.log", debug
         self.process: subprocess.Popen | None = None
         self.start()
 
@@ -79,6 +80,7 @@ class JupyterServer:
         if not self.gateway:
             argv += ["--no-browser", "--allow-root", f"--ServerApp.root_dir={self.folder}"]
             argv += ["--ServerApp.jpserver_extensions={}"]
+        argv += ["--debug"] if self.debug else []
         if self.certificate is not None:
             argv += [f"--{prefix}.certfile={self.certificate}/server.pem"]
             argv += [f"--{prefix}.keyfile={self.certificate}/server.key"]
@@ -212,11 +214,11 @@ class Proxy:
         pairs, self.pairs = self.pairs, []
         return pairs
 
-    def misbehave(self, random: Random) -> str:
+    def misbehave(self, random: Random, after: int = 0) -> str:
         """One cut, reset or stall (short enough to recover from, or until the client gives up), at a random
-        place of what is being said, and never while nothing is.
+        place of what is being said (``after`` so many bytes at least), and never while nothing is.
         """
-        place = self.carried + random.randrange(4000)
+        place = self.carried + after + random.randrange(4000)
         wait_for(lambda: self.pairs and self.carried > place, "traffic", 60)
         what = random.choice(("cut", "reset", "stall"))
         if what == "stall":

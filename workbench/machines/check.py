@@ -63,7 +63,7 @@ def smoke_step(seconds: float = SMOKE_S, device: str | None = None) -> dict[str,
 
     Raises:
         WorkbenchError: the loss is not finite, or does not fall.
-        RuntimeError: whatever torch raises on this device.
+        RuntimeError, AssertionError: torch cannot use this device.
     """
     import math
 
