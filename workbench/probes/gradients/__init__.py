@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.probes.gradients.probe import gradient_probe
     from workbench.probes.gradients.read import table
-    from workbench.probes.gradients.words import words
+    from workbench.probes.gradients.wording import words
 
 __all__ = ["gradient_probe", "table", "words"]
-_HOMES = {"gradient_probe": "probe", "table": "read", "words": "words"}
+_HOMES = {"gradient_probe": "probe", "table": "read", "words": "wording"}
 
 
 def __getattr__(name: str) -> Any:

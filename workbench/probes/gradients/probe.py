@@ -32,8 +32,15 @@ from workbench.probes.gradients.conflict_map import PLACES, ConflictMap, conflic
 from workbench.probes.gradients.gram import Gram, measure, passes_of
 from workbench.probes.gradients.one_step import SHARE, OneStep, one_step, step_size
 from workbench.probes.gradients.parameters import ALL, ParameterGroups, parameter_groups
+from workbench.probes.gradients.statistics import (
+    MEANING,
+    STATISTICS,
+    Design,
+    pair_fractions,
+    quotients,
+    summarise,
+)
 from workbench.probes.gradients.stream import GradientStream
-from workbench.probes.gradients.table import MEANING, STATISTICS, Design, pair_fractions, quotients, summarise
 from workbench.samples.sample import Sample
 from workbench.training.packing import PackedBatch
 
