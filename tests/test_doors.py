@@ -27,6 +27,7 @@ def test_import_contracts_are_kept():
     [
         ("workbench.errors", (*HEAVY, "pandas", "pydantic", "yaml")),
         ("workbench.runs", (*HEAVY, "pandas", "pyarrow", "pydantic", "yaml")),
+        ("workbench.captures", (*HEAVY, "pandas", "pyarrow", "pydantic", "yaml")),
         ("workbench.recipe", (*HEAVY, "pandas", "pyarrow")),
         ("workbench.cli", (*HEAVY, "pandas", "pyarrow", "pydantic", "plotly")),
         ("workbench.study.results", HEAVY[:4]),

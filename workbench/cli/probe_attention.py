@@ -21,7 +21,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     )
     rows.add_argument(
         "--queries",
-        help="answer (default), predict, question, text, all, or positions as 3,17,-1; encoder: mean or patches",
+        help="answer (default), predict, question, text, all, or positions (--queries=-1,3); encoder: mean or patches",
     )
     _layers_heads(rows)
     rows.add_argument(
@@ -69,7 +69,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
 
 
 def _layers_heads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layers", type=_numbers, help="as 0,5,-1 (default: all)")
+    parser.add_argument("--layers", type=_numbers, help="as 0,5 or --layers=-1 (default: all)")
     parser.add_argument("--heads", type=_heads, help="as 0,3, or mean (default: all)")
 
 
