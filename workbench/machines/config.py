@@ -205,7 +205,7 @@ def _from_keyring(asked: str, place: str) -> str:
         import keyring
         import keyring.errors
     except ImportError:
-        todo = "pip install keyring, or use token_env in the machines file"
+        todo = "pip install -e '.[remote]', or use token_env in the machines file"
         raise WorkbenchError(asked, "its token is in a keyring and keyring is not installed", todo) from None
     service, _, user = place.partition("/")
     try:

@@ -9,6 +9,7 @@ all take), never in a URL, where servers would log it. What goes wrong is either
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ipaddress
 import re
 import socket
@@ -53,7 +54,8 @@ class Server:
     """A Jupyter Server or Kernel Gateway. ``at`` is the loopback end of a tunnel, when there is one.
 
     Raises:
-        WorkbenchError: the token would travel unencrypted to another computer; the CA file is unreadable.
+        WorkbenchError: the token would travel unencrypted to another computer; the CA file is unreadable; the
+            packages of the extra ``remote`` are not installed.
     """
 
     def __init__(
@@ -61,6 +63,9 @@ class Server:
     ) -> None:
         self.name, self.entry, self._token = name, entry, token
         self.asked = f"connect to the machine {name!r}"
+        if missing := [name for name in ("requests", "websocket") if importlib.util.find_spec(name) is None]:
+            found = f"{' and '.join(missing)} cannot be imported"
+            raise WorkbenchError(self.asked, found, "pip install -e '.[remote]'")
         parts = urlsplit(entry.url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
