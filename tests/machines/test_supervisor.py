@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -180,6 +182,31 @@ def test_a_supervisor_that_finds_leftovers_ends_them_first(tmp_path):
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in old)
     drop(study, "kill")
     end_of(study, 10)
+
+
+def test_a_full_disk_is_the_reason_and_not_the_end_of_the_record(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=False).returncode:
+        pytest.skip("mounting a tmpfs needs rights that this machine does not give")
+    try:
+        study = start_toy(place, steps=100000, restarts=3)
+        until(lambda: step_of(study) >= 6)
+        with (place / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 512):
+                pass
+        found = end_of(study, 60)
+        assert found["reason"] == "failed" and "no space is left" in found["error"]
+        assert kinds(study)[-1] == "finish" and kinds(study).count("launched") == 1
+        (place / "ballast").unlink()
+        local(place).resume("toy")
+        until(lambda: step_of(study) > len(rows(study)) - 2 and job_status(study)["state"] == "running")
+        drop(study, "stop")
+        assert end_of(study, 30)["reason"] == "stopped"
+        assert rows(study) == list(range(1, rows(study)[-1] + 1))
+    finally:
+        end_all(place)
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 # -- launchers -------------------------------------------------------------------------------------------------

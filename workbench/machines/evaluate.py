@@ -39,7 +39,7 @@ def evaluate_run(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
     from workbench.evaluation.evaluate import Packing, evaluate, subset
     from workbench.evaluation.statistics import skill_intervals
-    from workbench.models.tempflex import load_tempflex
+    from workbench.models import load_model
     from workbench.recipe.schema import FramesSection
     from workbench.runs import scores
     from workbench.study.worker import Bench
@@ -64,7 +64,7 @@ def evaluate_run(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             plan = plan.with_copies({s.id: copies for s in samples if s.media is not None and not s.is_video})
         packing = Packing(stages[-1].tokens_per_row, stages[-1].rows_per_micro_batch) if stages else None
         progress({"doing": "loading", "checkpoint": checkpoint.name, "questions": len(samples)})
-        model, processor = load_tempflex(checkpoint / "model")
+        model, processor = load_model(checkpoint, dtype=torch.float32)
         if torch.cuda.is_available():
             model.to("cuda")
         step = load_position(checkpoint)[0].step

@@ -14,16 +14,19 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.errors import DiskFullError
 from workbench.machines import exits, launch
 from workbench.machines.job import CONTROL, FOLDER, OUTPUT, SIGNALS, meta, run_names
 from workbench.machines.processes import MARK, kill_all, members, tell
 from workbench.runs import lock, run_status
 from workbench.runs.control import ask
 from workbench.runs.events import EventLog
+from workbench.runs.files import write_atomic
+from workbench.runs.rundir import RESERVE_BYTES
 from workbench.runs.status import Heart
-from workbench.runs.supervised import ATTEMPT
+from workbench.runs.supervised import ATTEMPT, RESERVE
 
 POLL_S = 0.2
 BEAT_S = 1.0
@@ -53,11 +56,15 @@ class Supervisor:
         kill_all(self.job)  # what a supervisor before us may have left behind
         for box in SIGNALS:  # meant for a session that is gone
             (self.job / CONTROL / box).unlink(missing_ok=True)
+        with contextlib.suppress(
+            DiskFullError
+        ):  # given back when the disk is full, for the reason of the end
+            write_atomic(self.job / RESERVE, b"\0" * RESERVE_BYTES, sync=False)
         self.log, self.heart = EventLog(self.job), Heart(self.job)
 
     def begin(self) -> None:
         """The first sign of life."""
-        self.log.append("resumed" if self.log.next_seq else "submitted", {"pid": os.getpid()})
+        self._note("resumed" if self.log.next_seq else "submitted", {"pid": os.getpid()})
         self.heart.write()
 
     def run(self) -> str:
@@ -71,9 +78,9 @@ class Supervisor:
             if self.asked is not None:
                 break
             restarts, attempt = restarts + 1, attempt + 1
-            self.log.append("restarted", {"attempt": attempt, "after": end.reason, "error": end.error})
-        self.heart.write()
-        self.log.append("finish", dict(exits.summary(end, restarts)))
+            self._note("restarted", {"attempt": attempt, "after": end.reason, "error": end.error})
+        self._beat()
+        self._note("finish", dict(exits.summary(end, restarts)))
         return end.reason
 
     def terminated(self, number: int, frame: FrameType | None) -> None:
@@ -83,7 +90,20 @@ class Supervisor:
     def failed(self, error: BaseException) -> None:
         """The supervisor itself failed: nothing may go on without it, and the reason is kept."""
         kill_all(self.job)
-        self.log.append("finish", {"reason": "failed", "error": f"the supervisor failed: {error!r}"})
+        self._note("finish", {"reason": "failed", "error": f"the supervisor failed: {error!r}"})
+
+    def _note(self, kind: str, data: dict[str, Any]) -> None:
+        """Append an event. On a full disk the reserve makes room; without any the job goes on unrecorded."""
+        try:
+            self.log.append(kind, data)
+        except DiskFullError:
+            (self.job / RESERVE).unlink(missing_ok=True)
+            with contextlib.suppress(DiskFullError):
+                self.log.append(kind, data)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(DiskFullError):  # the training says so itself
+            self.heart.write()
 
     # -- one start -----------------------------------------------------------------------------------------
 
@@ -102,12 +122,12 @@ class Supervisor:
                 start_new_session=True,
                 env={**environment, "PYTHONUNBUFFERED": "1"},
             )
-        self.log.append("launched", {"pid": child.pid, "attempt": attempt, "argv": argv})
+        self._note("launched", {"pid": child.pid, "attempt": attempt, "argv": argv})
         code = self._watch(child, attempt)
         kill_all(self.job)  # workers without their parent, ranks that hang: nothing stays
         ranks = exits.codes(self.job, attempt)
         died_of = -code if code < 0 else None
-        self.log.append("exited", {"code": code, "signal": died_of, "attempt": attempt, "ranks": ranks})
+        self._note("exited", {"code": code, "signal": died_of, "attempt": attempt, "ranks": ranks})
         return exits.judge(
             self.job,
             attempt,
@@ -126,8 +146,7 @@ class Supervisor:
             self._take_requests()
             if now - beaten >= BEAT_S:
                 beaten = now
-                with contextlib.suppress(WorkbenchError):  # a full disk: the training says so itself
-                    self.heart.write()
+                self._beat()
                 come = len(exits.codes(self.job, attempt))
                 first = first or (now if come else 0.0)
                 if come < self.processes and first and now - first > COME_UP_S:
@@ -159,7 +178,7 @@ class Supervisor:
         """Stop or kill the job; a stop may still become a kill."""
         if self.asked == what or self.asked == "kill":
             return
-        self.log.append("stop_asked", {"what": what, "grace_s": self.grace_s})
+        self._note("stop_asked", {"what": what, "grace_s": self.grace_s})
         self.asked, self.asked_at = what, self.asked_at or time.monotonic()
 
     def _stop(self, waited: float) -> None:
@@ -183,7 +202,7 @@ class Supervisor:
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.asked is None:
-            self.heart.write()
+            self._beat()
             self._take_requests()
             time.sleep(POLL_S)
 

@@ -13,16 +13,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.errors import DiskFullError, WorkbenchError
 from workbench.runs.files import pretty_json, write_atomic
 from workbench.runs.status import is_gone, read_heartbeat
 
 JOB, ATTEMPT = "WORKBENCH_JOB", "WORKBENCH_ATTEMPT"  # in the environment: the job's folder, which start it is
-RANKS = "ranks"
+RANKS, RESERVE = "ranks", "reserve"  # below the job's folder
 WATCH_S = 0.5
 # cgroups and drivers kill without a word; these are the ones that say it themselves
 _NO_MEMORY_TEXT = ("out of memory", "can't allocate memory", "Cannot allocate memory")
@@ -60,7 +60,7 @@ def reporting() -> Iterator[None]:
         "started": time.time(),
         "code": None,
     }
-    write_atomic(path, pretty_json(record), sync=False)
+    _write(path, record)
     about = json.loads((job / "job.json").read_bytes())
     threading.Thread(
         target=_watch, args=(job, float(about["grace_s"])), name="supervisor", daemon=True
@@ -74,7 +74,18 @@ def reporting() -> Iterator[None]:
     else:
         record["code"] = 0
     finally:
-        write_atomic(path, pretty_json(record), sync=False)
+        _write(path, record)
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Also on a full disk, where the reason of the end is what matters: the job's reserve makes room."""
+    data = pretty_json(record)
+    try:
+        write_atomic(path, data, sync=False)
+    except DiskFullError:
+        (path.parents[1] / RESERVE).unlink(missing_ok=True)
+        with suppress(DiskFullError):
+            write_atomic(path, data, sync=False)
 
 
 def _check_count(about: dict[str, Any], world: int) -> None:
@@ -106,7 +117,8 @@ def _watch(job: Path, grace_s: float) -> None:
     """End with the supervisor: TERM to ourselves asks for a stop with a checkpoint, KILL follows after the
     grace. Without this a killed supervisor would leave a training that nobody records, restarts or can stop.
     """
-    while not is_gone(read_heartbeat(job)):
+    supervisor = read_heartbeat(job)  # once: its pid decides, not a file that a full disk may hold up
+    while not is_gone(supervisor):
         time.sleep(WATCH_S)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace_s)
