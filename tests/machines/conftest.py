@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.machines.servers import SSHD, JupyterServer, Sshd, running
+from tests.machines.toys import end_all
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +29,5 @@ def home(tmp_path, monkeypatch):
     for name in ("STATE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.delenv("WORKBENCH_MACHINES", raising=False)
-    return tmp_path
+    yield tmp_path
+    end_all(tmp_path)  # what a failed test left training

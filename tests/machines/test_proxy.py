@@ -15,6 +15,7 @@ import pytest
 
 from tests.machines.jobs import endless, lines, wait_until
 from tests.machines.servers import ROOT, JupyterServer, Proxy, running
+from tests.machines.toys import start_toy
 from workbench.machines.attached import attach
 from workbench.machines.base import Machine
 from workbench.machines.config import JupyterEntry
@@ -105,6 +106,32 @@ def test_fifty_cuts_stalls_and_resets(server, home, monkeypatch, seed):
     )
 
 
+def test_two_machines_four_runs_eight_observers(server, home, monkeypatch):
+    """Two servers on two ports with a token each; names of jobs are the same on both and are not mixed up."""
+    with running(JupyterServer(home / "second")) as second:
+        machines, observers, seen = [], [], {}
+        for name, one in (("gpu", server), ("other", second)):
+            variable = f"{VARIABLE}_{name.upper()}"
+            monkeypatch.setenv(variable, one.token)
+            entry = JupyterEntry(kind="jupyter", url=one.url, token_env=variable)
+            for job in ("a", "b"):
+                start_toy(home / name, steps=150, name=job)
+                for i in range(2):
+                    there = Machine(name, JupyterTransport(name, entry), str(home / name))
+                    into = seen.setdefault((name, job, i), {})
+                    observers.append(follow(there, job, into))
+                    machines.append(there)
+        for observer in observers:
+            observer.join(90)
+            assert not observer.is_alive()
+        for (name, job, _), one in seen.items():
+            same_as_files(one, home / name / job)
+            undisturbed(home / name / job)
+            assert one[""][-1]["reason"] == "finished" and len(one["base-s0#metrics"]) == 150
+        for there in machines:
+            there.close()
+
+
 FOLLOWER = """
 import sys, pathlib
 from tests.machines.test_proxy import machine
@@ -121,10 +148,9 @@ def test_kernel_server_and_client_killed(home, monkeypatch):
     with running(JupyterServer(home / "server")) as server:
         monkeypatch.setenv(VARIABLE, server.token)
         there = machine(server.url, root)
-        job = there.submit(endless(home / "recipe"), "lasting")
-        study = root / job.name
+        study = start_toy(root, steps=100_000, name="lasting")
         seen: dict[str, list[dict]] = {}
-        observer = follow(there, job.name, seen)
+        observer = follow(there, study.name, seen)
         argv = [sys.executable, "-c", FOLLOWER, server.url, str(root)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         client = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
@@ -140,11 +166,11 @@ def test_kernel_server_and_client_killed(home, monkeypatch):
         wait_until(lambda: len(read_metrics(run)) > rows + 20, "training goes on without a server")
         server.start()
         wait_until(lambda: len(seen[f"{run.name}#metrics"]) > rows + 20, "the observer catches up", 60)
-        there.signal(job.name, "stop")
+        there.signal(study.name, "stop")
         observer.join(60)
         assert not observer.is_alive()
         same_as_files(seen, study)
         undisturbed(study)
-        late = attach(f"gpu:{job.name}/{run.name}", machine(server.url, root))
+        late = attach(f"gpu:{study.name}/{run.name}", machine(server.url, root))
         assert late.events() == lines(run / "events.jsonl")
         assert late.status()["job"] == "stopped"
