@@ -123,7 +123,7 @@ def knockout_prepared(
     more: dict[str, Any] = {}
     with looking(model):
         if recompute:
-            baseline = _gained(logits_at(model, inputs, places), targets)
+            baseline = gained(logits_at(model, inputs, places), targets)
             for w, k in cells:
                 masked = _brute(model, inputs, places, cut, blocks, pairs[w], k, targets)
                 token_deltas[w, k] = (masked - baseline).cpu().numpy()
@@ -132,7 +132,7 @@ def knockout_prepared(
         else:
             _refuse_if_too_large(model, name, len(prepared), layers)
             kept = keep(model, inputs, places, cut.prefix)
-            baseline = _gained(kept.logits, targets)
+            baseline = gained(kept.logits, targets)
             blind = _blind(kept, pairs, blocks)
             spots = [cell for cell in cells if not blind[cell]]
             more["replay_error"] = _replay_all(
@@ -221,7 +221,7 @@ def _refuse(cut: Cut, places: np.ndarray, recompute: bool, edges: str) -> None:
         raise ProbeError("replay the text behind the video", found, "Ask a question behind the video")
 
 
-def _gained(logits: Tensor, targets: Tensor) -> Tensor:
+def gained(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of the answer tokens: ``[..., T, V]`` and ``[T]`` -> ``[..., T]`` float64."""
     logs = logits.double().log_softmax(-1)
     return logs.gather(-1, targets.expand(logs.shape[:-1])[..., None])[..., 0]
@@ -249,15 +249,15 @@ def _replay_all(
     device = kept.layers[0].key.device
     nothing = torch.zeros(kept.prefix, dtype=torch.bool, device=device)
     # the same rounding is in both terms of a difference: replayed minus replayed
-    own = _gained(replay(model, kept, places, [((0, 0), nothing)]), targets)[0]
-    error = float((own.sum() - _gained(kept.logits, targets).sum()).abs())
+    own = gained(replay(model, kept, places, [((0, 0), nothing)]), targets)[0]
+    error = float((own.sum() - gained(kept.logits, targets).sum()).abs())
     ordered = sorted(cells, key=lambda cell: pairs[cell[0]][0])  # a batch starts at its first blocked layer
     step = rows_at_once(kept)
     for start in range(0, len(ordered), step):
         batch = ordered[start : start + step]
         asked = [(pairs[w], (hidden == k).to(device)) for w, k in batch]
-        gained = _gained(replay(model, kept, places, asked), targets)
-        for (w, k), values in zip(batch, (gained - own).cpu().numpy(), strict=True):
+        logs = gained(replay(model, kept, places, asked), targets)
+        for (w, k), values in zip(batch, (logs - own).cpu().numpy(), strict=True):
             token_deltas[w, k] = values
     return error
 
@@ -277,7 +277,7 @@ def _brute(
     queries = ~mine if cut.queries is None else cut.queries
     edges = torch.from_numpy(queries[:, None] & mine[None, :]).to(inputs["input_ids"].device)
     with hide_edges(model, dict.fromkeys(range(*window), edges)):
-        return _gained(logits_at(model, inputs, places), targets)
+        return gained(logits_at(model, inputs, places), targets)
 
 
 def _confirm(baseline: Tensor, errors: Sequence[float], tolerance: float) -> None:

@@ -152,8 +152,8 @@ def logits_at(model: Any, inputs: dict[str, Any], places: np.ndarray) -> Tensor:
 
 
 def final_logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits float32 of the last layer's output: final norm, head and, where the model has one, its softcap."""
-    logits = model.get_output_embeddings()(model.language_model.norm(hidden))
+    """Logits float32 of the language model's normed output: head and, where the model has one, its softcap."""
+    logits = model.get_output_embeddings()(hidden)
     softcap = getattr(model.language_model.config, "final_logit_softcapping", None)
     return (logits if softcap is None else torch.tanh(logits / softcap) * softcap).float()
 
@@ -236,4 +236,5 @@ def replay(
         finally:
             for module in modules:
                 _running.pop(module, None)
-    return final_logits(model, x[:, torch.from_numpy(places - kept.prefix).to(x.device)])
+    x = x[:, torch.from_numpy(places - kept.prefix).to(x.device)]
+    return final_logits(model, model.language_model.norm(x))
