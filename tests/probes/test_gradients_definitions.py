@@ -15,8 +15,8 @@ from workbench.probes.gradients.gram import measure
 from workbench.probes.gradients.intervals import fraction_intervals, ratio_interval, share_interval
 from workbench.probes.gradients.one_step import one_step, restored, step_size
 from workbench.probes.gradients.parameters import parameter_groups
+from workbench.probes.gradients.statistics import STATISTICS, Design, pair_fractions, quotients
 from workbench.probes.gradients.stream import GradientStream
-from workbench.probes.gradients.table import STATISTICS, Design, pair_fractions, quotients
 
 
 def cos(a, b):

@@ -1,0 +1,171 @@
+"""Streamed gradient products against flattened copies, in one run: `python benchmarks/gradients.py`
+
+Three ways to the same numbers (<g_I, g_V>, |g_I|^2, |g_V|^2 by parameter) from one image and one video batch:
+
+* *bare*: the two backward passes alone, each gradient freed as it arrives: what cannot be saved;
+* *streamed*: ours, g_I kept (float32), g_V streamed past it;
+* *flattened*: the usual way, both gradients as whole vectors, then dot products by parameter.
+
+Time is processor time of one thread (wall time on a GPU), ways taking turns, medians. Peak memory is the growth of
+the process's resident set over the loaded model, each way in a process of its own (allocated memory on a GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Qwen3Config
+
+from workbench.models.tempflex import TempFlexForConditionalGeneration, new_tempflex
+from workbench.models.tempflex.presets import preset_config
+from workbench.probes.gradients.parameters import ParameterGroups, parameter_groups
+from workbench.probes.gradients.stream import GradientStream, receiving
+from workbench.samples.sample import Clip, ImageRef, Sample, Turn, VideoRef
+from workbench.training.packing import materialise
+
+WAYS = ("bare", "streamed", "flattened")
+MIB = 2**20
+
+
+def build(width: int, layers: int, conversations: int, frames: int, device: str):
+    """Model of about ``layers * 11 width^2`` parameters, and the losses of an image and a video batch."""
+    question = Turn("what colour comes first ?", "red")
+    _, processor = new_tempflex("tiny", 0, vocab_texts=[question.question, question.answer], fusion_layers=1)
+    text = Qwen3Config(
+        vocab_size=len(processor.tokenizer), hidden_size=width, intermediate_size=3 * width,
+        num_hidden_layers=layers, num_attention_heads=width // 64, num_key_value_heads=width // 128, head_dim=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = preset_config("tiny", len(processor.tokenizer), fusion_layers=1, text_config=text)
+    model = TempFlexForConditionalGeneration(config).to(device).eval()
+    rng = np.random.default_rng(0)
+
+    def loss(count: int) -> Callable[[], torch.Tensor]:
+        ref = ImageRef(Path("a")) if count == 1 else VideoRef(Path("a"))
+        clips = [
+            Clip(
+                rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), tuple(range(count)), (0.0,) * count
+            )
+            for _ in range(conversations)
+        ]
+        prepared = [processor.prepare(Sample("s", (question,), ref), clip) for clip in clips]
+        inputs = materialise(prepared, [[i] for i in range(conversations)]).model_inputs(device)
+        return lambda: model(**inputs).loss
+
+    return model, parameter_groups(model), loss(1), loss(frames)
+
+
+def run(way: str, model, probed: ParameterGroups, image, video) -> np.ndarray:
+    """``[3, P]``: <g_I, g_V>, |g_I|^2, |g_V|^2; zeros for "bare"."""
+    if way == "bare":
+        for loss in (image, video):
+            with receiving(probed.parameters, lambda index, gradient: None):
+                loss().backward()
+        return np.zeros((3, len(probed.names)))
+    if way == "streamed":
+        stream = GradientStream(model, probed)
+        first, kept = stream.run(image, keep=True)
+        second, _ = stream.run(video, {"image": kept})
+        return np.stack([second.dots[("image", "plain")], first.squares["plain"], second.squares["plain"]])
+    vectors = []
+    for loss in (image, video):
+        loss().backward()
+        found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in probed.parameters]
+        vectors.append(torch.cat([g.reshape(-1).float() for g in found]))
+        model.zero_grad(set_to_none=True)
+    sizes = [p.numel() for p in probed.parameters]
+    parts = [vector.split(sizes) for vector in vectors]
+    pairs = ((parts[0], parts[1]), (parts[0], parts[0]), (parts[1], parts[1]))
+    return np.array([[float(torch.dot(a, b)) for a, b in zip(x, y, strict=True)] for x, y in pairs])
+
+
+def resident_peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+
+def peak(way: str, args: argparse.Namespace) -> dict[str, int]:
+    """Growth of memory over the loaded model, in this process."""
+    model, probed, image, video = build(args.width, args.layers, args.batch, args.frames, args.device)
+    with torch.no_grad():
+        image(), video()  # workspaces and code are loaded now, not measured
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(way, model, probed, image, video)
+        grown = torch.cuda.max_memory_allocated() - before
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = resident_peak()
+        run(way, model, probed, image, video)
+        grown = resident_peak() - before
+    return {"grown": grown, "copy": probed.copy_bytes}
+
+
+def seconds(args: argparse.Namespace) -> dict[str, float]:
+    model, probed, image, video = build(args.width, args.layers, args.batch, args.frames, args.device)
+    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    found = {}
+    for turn in range(args.repeats + 1):
+        for way in WAYS:
+            if args.device == "cuda":
+                torch.cuda.synchronize()
+            began = time.perf_counter() if args.device == "cuda" else time.process_time()
+            found[way] = run(way, model, probed, image, video)
+            if args.device == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter() if args.device == "cuda" else time.process_time()
+            if turn:  # the first round warms up
+                taken[way].append(now - began)
+    scale = np.abs(found["flattened"]).max(1, keepdims=True)
+    difference = np.nanmax(np.abs(found["streamed"] - found["flattened"]) / scale)
+    print(f"streamed and flattened agree to {difference:.1e} of the largest")
+    return {way: statistics.median(values) for way, values in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--peak-of", choices=WAYS, help=argparse.SUPPRESS)  # a child of this script
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.peak_of:
+        print(json.dumps(peak(args.peak_of, args)))
+        return
+    peaks = {}
+    for way in WAYS:
+        done = subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--peak-of", way],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks[way] = json.loads(done.stdout.splitlines()[-1])
+    copy = peaks["bare"]["copy"]
+    print(f"{copy // 4 / 1e6:.1f}M parameters, one gradient copy {copy / MIB:.0f} MiB")
+    times = seconds(args)
+    print(f"{'way':<12}{'peak over model':>18}{'copies beside activations':>28}{'time':>10}{'of bare':>9}")
+    for way in WAYS:
+        grown = peaks[way]["grown"]
+        copies = (grown - peaks["bare"]["grown"]) / copy
+        print(
+            f"{way:<12}{grown / MIB:>14.0f} MiB{copies:>28.2f}{times[way]:>9.2f}s{times[way] / times['bare']:>8.2f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()
