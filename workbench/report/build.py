@@ -123,9 +123,9 @@ def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
             f"What is gained on video, what is lost on images (% right; {n})",
             "Each line starts at the base and follows one arm over its training steps. Lines use only the "
             f"questions asked at every step ({_asked_always(results)}): at steps on the way a part of each "
-            "suite is asked, and a point must not move because the questions changed. The large marker is the "
-            "end on all questions, so it need not lie on its line; its cross is the 95% interval of the change "
-            "against the base. The faint marks are single seeds, at the end on all questions.",
+            "suite is asked, and a point must not move because the questions changed. The large marker (the end) and "
+            "the base's circle are on all questions, so they need not lie on the lines; the cross is the 95% interval "
+            "of the change against the base. The faint marks are single seeds, at the end on all questions.",
             figures.plane,
             True,
         ),

@@ -325,7 +325,7 @@ def describe(snapshot: Snapshot | None, said: str = "") -> tuple[str, float]:
     parts = [f"{snapshot.share:.0%}"]
     for now in snapshot.tasks:
         if now.state not in ("waiting", "finished"):
-            doing = "scoring" if now.share == 1.0 else f"{now.share:.0%}"
+            doing = "scoring" if now.scoring else f"{now.share:.0%}"
             parts.append(f"{now.task.id} {doing}" if now.state == "running" else f"{now.task.id} {now.state}")
     if snapshot.remaining_s is None:
         parts.append("remaining time not known yet")

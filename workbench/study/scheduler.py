@@ -29,7 +29,7 @@ import psutil
 from workbench.errors import DiskFullError, Interrupted, RecipeError, WorkbenchError
 from workbench.recipe import Recipe, recipe_hash, to_yaml
 from workbench.runs import Run, environment
-from workbench.study.tasks import BASE, Task, make_tasks
+from workbench.study.tasks import BASE, Task, make_tasks, work
 from workbench.training.stopping import StopRequest
 
 POLL_S = 1.0
@@ -295,7 +295,8 @@ def _progress(studies: Sequence[Study], running: list[tuple[Study, Task]]) -> tu
         directory = study.directory / "runs" / task.id
         if (directory / "heartbeat").exists():
             status = Run.open(directory).status()
-            share = min(1.0, (status.step or 0) / status.total) if status.total else 0.0
+            # by work, not by steps: those of another stage take another time
+            share = work(study.recipe, task.arm).done(status.step or 0, status.total) if status.total else 0.0
         done += task.cost * share
         names.append(f"{task.id} {share:.0%}")
     return done, total, ", ".join(names)

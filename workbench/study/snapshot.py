@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from workbench.recipe import Recipe, load_recipe
 from workbench.runs import read_events, read_metrics, run_status
 from workbench.study.results import StudyError, StudyResults, load_results
-from workbench.study.tasks import Task
+from workbench.study.tasks import Task, work
 
 KNOWN_SHARE = 0.05  # below this much of a task its own speed says little about its remaining time
 EMPTY = pd.DataFrame({"step": [], "stage": [], "loss": []})
@@ -31,7 +32,7 @@ class TaskNow:
     """One task: ``state`` is "waiting" or a run's, ``share`` done in [0, 1], ``worked_s`` seconds so far.
 
     ``total`` is the number of training steps, None before the task has begun. ``losses`` has one row a step:
-    step, stage, loss.
+    step, stage, loss. ``scoring``: the last step is done, its evaluation is not.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class TaskNow:
     worked_s: float
     total: int | None
     losses: pd.DataFrame
+    scoring: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class StudyReader:
         self._losses: dict[str, pd.DataFrame] = {}
         self._seen: tuple[object, ...] = ()
         self._results: StudyResults | None = None
+        self._loaded: Recipe | None = None
 
     def snapshot(self) -> Snapshot | None:
         """The study as its files tell it now; None until the study has written ``study.json``."""
@@ -91,18 +94,25 @@ class StudyReader:
         if not (run / "run.json").is_file():
             return TaskNow(task, "waiting", 0.0, 0.0, None, EMPTY)
         status = run_status(run)
-        share = min(1.0, status.step / status.total) if status.step and status.total else 0.0
-        if status.state == "finished":
-            share = 1.0
+        finished = status.state == "finished"
+        at, total = status.step or 0, status.total
+        # steps of different stages take different times: what counts is the work behind
+        share = 1.0 if finished else work(self._recipe(), task.arm).done(at, total) if total else 0.0
         if task.id not in self._losses:
             losses = read_metrics(run)
             losses = losses[["step", "stage", "loss"]] if "loss" in losses else EMPTY
-            if status.state == "finished":
+            if finished:
                 self._losses[task.id] = losses
         else:
             losses = self._losses[task.id]
         worked = _worked_seconds(run, status.state == "running")
-        return TaskNow(task, status.state, share, worked, status.total, losses)
+        scoring = bool(total) and at == total and not finished
+        return TaskNow(task, status.state, share, worked, total, losses, scoring)
+
+    def _recipe(self) -> Recipe:
+        if self._loaded is None:
+            self._loaded = load_recipe(self.directory / "recipe.yaml")
+        return self._loaded
 
     def _scores(self, tasks: Sequence[TaskNow]) -> StudyResults | None:
         files = sorted((self.directory / "runs").glob("*/scores/*.parquet"))

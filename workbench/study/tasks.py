@@ -4,12 +4,12 @@ goes on from it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import FramesSection, Recipe, StageSection
+from workbench.recipe.schema import Recipe
+from workbench.study.cost import Work, steps_of, task_work
 
 BASE = "base"
 
@@ -51,14 +51,14 @@ def make_tasks(
     seeds = tuple(seeds or recipe.seeds or (recipe.seed,))
     wanted = _closure(recipe, tuple(recipe.arms) if arms is None else tuple(arms))
     bases = dict.fromkeys(base_seed(recipe, seed) for seed in seeds)
-    tasks = [Task(task_id(BASE, s), BASE, s, (), _cost(recipe.stages, recipe)) for s in bases]
+    tasks = [Task(task_id(BASE, s), BASE, s, (), work(recipe, BASE).total) for s in bases]
     for name in wanted:
         arm = recipe.arms[name]
         for seed in seeds[:1] if arm.first_seed_only else seeds:
             needs = [task_id(BASE, base_seed(recipe, seed))]
             for other in arm_needs(recipe, name):
                 needs.append(task_id(other, seeds[0] if recipe.arms[other].first_seed_only else seed))
-            tasks.append(Task(task_id(name, seed), name, seed, tuple(needs), _cost(arm.stages, recipe)))
+            tasks.append(Task(task_id(name, seed), name, seed, tuple(needs), work(recipe, name).total))
     return tasks
 
 
@@ -99,31 +99,15 @@ def _closure(recipe: Recipe, names: tuple[str, ...]) -> list[str]:
     return order
 
 
-def frames_guess(section: FramesSection) -> float:
-    """Mean frames a policy is likely to use, for estimates of time before a plan exists."""
-    if section.frames is not None:
-        return section.frames
-    if section.choices:
-        return sum(section.choices) / len(section.choices)
-    if section.rules:
-        return sum(section.rules.values()) / len(section.rules)
-    if section.max_frames is not None:
-        return section.max_frames
-    return 8.0
-
-
-def _cost(stages: Sequence[StageSection], recipe: Recipe) -> float:
-    def one(stage: StageSection) -> float:
-        steps = stage.steps or 100 * (stage.epochs or 1)
-        return (
-            steps
-            * stage.batch
-            * (2.0 + frames_guess(stage.frames) * (0.3 if stage.objective == "align" else 1.0))
-        )
-
-    return math.fsum(one(stage) for stage in stages) + 1.0
-
-
 def eval_points(recipe: Recipe, steps: int) -> list[int]:
     """Steps at which an arm of ``steps`` steps is evaluated, the last one included."""
     return sorted({max(1, round(share * steps)) for share in recipe.evaluation.at} | {steps})
+
+
+def work(recipe: Recipe, arm: str) -> Work:
+    """What a task has to do, in the units of ``Task.cost``; ``BASE``: the recipe's own stages."""
+    stages = recipe.stages if arm == BASE else recipe.arms[arm].stages
+    steps = sum(map(steps_of, stages))
+    if arm == BASE:
+        return task_work(recipe, None, [steps])
+    return task_work(recipe, arm, eval_points(recipe, steps))
