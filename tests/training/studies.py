@@ -5,7 +5,10 @@ studies and bad input share.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,9 +21,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from workbench.errors import DataError
 from workbench.runs import Run
 from workbench.samples.glyphworld import make_glyphworld
+from workbench.samples.glyphworld.make import VERSION
 
+SEED = 3
 COUNTS = {
     "train_images": 80,
     "train_video_questions": 80,
@@ -84,19 +90,21 @@ RECIPE: dict[str, Any] = {
 
 @lru_cache(maxsize=1)
 def world() -> Path:
-    """The world's folder, one a user and checkout: several test processes may ask at once, the first to
+    """The folder of the world, one a user and version: several test processes may ask at once, the first to
     finish makes it.
     """
-    folder = Path(tempfile.gettempdir()) / f"workbench-tests-{os.getuid()}" / "tiny-world"
-    folder.parent.mkdir(exist_ok=True)
-    with _lock(folder.parent / "tiny-world.lock"):
+    parent = Path(tempfile.gettempdir()) / f"workbench-tests-{os.getuid()}"
+    # The name says what is inside. One name for all versions would have a checkout with another version of the world
+    # delete this one under a running study, which then ends with exit code 2: its rows name files that are gone.
+    made_of = hashlib.sha256(json.dumps([VERSION, SEED, COUNTS]).encode()).hexdigest()[:12]
+    folder = parent / f"tiny-world-{made_of}"
+    parent.mkdir(exist_ok=True)
+    with _lock(folder.with_suffix(".lock")):
         try:
-            make_glyphworld(folder, 3, **COUNTS, progress=False)
-        except Exception:  # left by an older version
-            import shutil
-
+            make_glyphworld(folder, SEED, **COUNTS, progress=False)
+        except DataError:  # files lost, for example to a cleaner of temporary folders
             shutil.rmtree(folder)
-            make_glyphworld(folder, 3, **COUNTS, progress=False)
+            make_glyphworld(folder, SEED, **COUNTS, progress=False)
     return folder
 
 
