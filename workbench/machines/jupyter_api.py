@@ -281,9 +281,10 @@ class Server:
                 found = f"the server's certificate is not from the CA in {self.entry.ca}"
                 todo = "Give ca the file of the CA that signed it"
             return WorkbenchError(self.asked, found, todo)
-        if any(
-            sign in text for sign in ("WRONG_VERSION_NUMBER", "wrong version number", "record layer failure")
-        ):
+        # Tornado's servers do not refuse TLS, they wait for the end of what they take for a request
+        late = self.tls and "timed out" in text
+        wrong = "WRONG_VERSION_NUMBER" in text or "record layer failure" in text
+        if wrong or (late and self._speaks_plainly()):
             found = f"{self.entry.url} asks for TLS and the server speaks plain HTTP"
             todo = "Start the server with a certificate, or write http:// in url (loopback or tunnel)"
             return WorkbenchError(self.asked, found, todo)
