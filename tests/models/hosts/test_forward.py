@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.models.hosts.tiny import KINDS, clip, mixed, sample, tiny_host
 from workbench.errors import RecipeError
-from workbench.models.hosts.modeling import text_positions
+from workbench.models.hosts.rows import text_positions
 from workbench.models.videolm import VideoLM
 from workbench.training.packing import pack
 

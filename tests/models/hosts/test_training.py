@@ -14,11 +14,14 @@ from workbench.errors import RecipeError
 from workbench.evaluation.evaluate import Packing, evaluate
 from workbench.frames import make_plan, make_policy
 from workbench.models import load_model
+from workbench.recipe import load_recipe
 from workbench.recipe.schema import FramesSection, MachineSection, StageSection
 from workbench.runs import Run
 from workbench.samples.reader import FrameReader
 from workbench.samples.sample import Sample
 from workbench.samples.source import load_source
+from workbench.study.tasks import make_tasks
+from workbench.study.worker import run_task
 from workbench.training.loop import Trainer
 
 torch.set_num_threads(1)
@@ -113,32 +116,34 @@ def test_stages_a_host_cannot_train(tmp_path):
 
 
 def test_a_recipe_starts_from_a_host(tmp_path):
-    """The command line, a recipe and a stock model's folder: base, arm, scores; and an override that means nothing."""
+    """A study's task with ``model.checkpoint``: trained, scored, resumed as finished; and an override that means
+    nothing to a host."""
     _, _, texts = data()
     model, processor = tiny_host("qwen2_5_vl", 1, texts)
     model.save_pretrained(tmp_path / "host")
     processor.save_pretrained(tmp_path / "host")
     sft = stage(steps=3, data={"videos": 1.0}).model_dump(mode="json", exclude_none=True)
-    arms = {"video": {"stages": [sft]}}
-    suites = {"suites": {"image": "image_test", "video": "video_test"}, "limit": 4, "common_frames": 2}
-    path = studies.recipe(
-        tmp_path,
-        model={"checkpoint": str(tmp_path / "host")},
-        stages=[],
-        arms=arms,
-        seeds=[0],
-        evaluation=suites,
-    )
-    out = tmp_path / "out"
-    done = studies.workbench("study", path, "--out", out, "--no-report")
-    assert done.returncode == 0, done.stderr
-    run = Run.open(out / "tiny" / "runs" / "video-s0")
-    assert run.status().state == "finished" and len(run.metrics()) == 3
-    scores = run.scores()
+    suites = {"suites": {"image": "image_test", "video": "video_test"}, "limit": 4}
+
+    def run(name: str, **arm) -> Run:
+        folder = studies.recipe(
+            tmp_path / name,
+            model={"checkpoint": str(tmp_path / "host")},
+            stages=[],
+            arms={"video": {"stages": [sft], **arm}},
+            seeds=[0],
+            evaluation=suites,
+        ).parent
+        (folder / "study.json").write_text('{"seeds": [0]}')
+        base, video = make_tasks(load_recipe(folder / "recipe.yaml"))
+        run_task(folder, base, "again")
+        run_task(folder, video, "again")
+        return Run.open(folder / "runs" / video.id)
+
+    done = run("plain")
+    assert done.status().state == "finished" and len(done.metrics()) == 3
+    scores = done.scores()
     assert set(scores["suite"]) == {"image", "video"} and scores["error"].isna().all()
-    arms["video"]["model"] = {"images": "bypass"}
-    path = studies.recipe(
-        tmp_path / "b", model={"checkpoint": str(tmp_path / "host")}, stages=[], arms=arms, seeds=[0]
-    )
-    said = studies.one_line(studies.workbench("study", path, "--out", tmp_path / "out-b", "--no-report"))
-    assert "is a switch of our own models" in said
+    assert load_model(done.latest_checkpoint())[0].config.model_type == "qwen2_5_vl"
+    with pytest.raises(RecipeError, match="is a switch of our own models"):
+        run("switched", model={"images": "bypass"})

@@ -11,17 +11,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from workbench.errors import RecipeError
-from workbench.models.tempflex.masks import packed_masks
+from workbench.models.hosts.rows import block_masks, text_positions
+from workbench.models.hosts.stock import StockModel
 from workbench.models.tempflex.packed import NAME as PACKED
 from workbench.models.tempflex.packed import plan_packing
 from workbench.models.videolm import Prepared
@@ -42,17 +42,12 @@ class HostOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class HostModel(nn.Module, ABC):
+class HostModel(StockModel, ABC):
     """A stock model and the protocol around it. ``processor`` is attached by ``load_host``."""
 
-    host: Any
-
     def __init__(self, host: PreTrainedModel) -> None:
-        super().__init__()
-        self.host = host
+        super().__init__(host)
         self.processor: Any = None
-        if self.language_model.config._attn_implementation in (None, "sdpa"):
-            self.language_model.set_attn_implementation(PACKED)
 
     # ------------------------------------------------------------------------------------------ what hosts differ in
 
@@ -96,55 +91,6 @@ class HostModel(nn.Module, ABC):
     def rope_positions(self, input_ids: Tensor | None, grids: Tensor | None, segments: Tensor) -> Tensor:
         """Rotary positions ``[B, L]`` (or ``[3, B, L]``) that restart in every segment; 0 on padding."""
         return text_positions(segments)
-
-    # ------------------------------------------------------------------------------------------ the stock model
-
-    @property
-    def config(self) -> Any:
-        return self.host.config
-
-    @property
-    def generation_config(self) -> Any:
-        return self.host.generation_config
-
-    @property
-    def device(self) -> torch.device:
-        return self.host.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.host.dtype
-
-    @property
-    def language_model(self) -> Any:
-        return self.host.model.language_model
-
-    @property
-    def lm_head(self) -> nn.Linear:
-        return self.host.lm_head
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_attn_implementation(self, implementation: str | dict[str, str]) -> None:
-        """As in transformers; where "sdpa" is asked for, the language model takes the form of it that needs no
-        mask."""
-        self.host.set_attn_implementation(implementation)
-        if self.language_model.config._attn_implementation == "sdpa":
-            self.language_model.set_attn_implementation(PACKED)
-
-    def gradient_checkpointing_enable(self, options: dict[str, Any] | None = None) -> None:
-        self.host.gradient_checkpointing_enable(options)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """The stock model's folder, as transformers writes and reads it."""
-        from workbench.models.tempflex.modeling import without_bars
-
-        with without_bars():
-            self.host.save_pretrained(directory)
 
     # ------------------------------------------------------------------------------------------ forward
 
@@ -210,7 +156,7 @@ class HostModel(nn.Module, ABC):
             kwargs |= self._deep(
                 places, deep, torch.arange(input_ids.numel(), device=input_ids.device), input_ids
             )
-            mask = self._masks(segment_ids, embeds.dtype)
+            mask = block_masks(segment_ids, lm.config, embeds.dtype)
             return lm(inputs_embeds=embeds, position_ids=rope, attention_mask=mask, **kwargs)
         plan = plan_packing(segment_ids)
         if packed:
@@ -244,15 +190,6 @@ class HostModel(nn.Module, ABC):
         visual[places] = True
         shape = input_ids.shape if len(kept) == input_ids.numel() else (1, len(kept))
         return {"visual_pos_masks": visual[kept].view(shape), "deepstack_visual_embeds": deep}
-
-    def _masks(self, segment_ids: Tensor, dtype: torch.dtype) -> Any:
-        """Block-diagonal causal masks: one where all layers see alike, else one a kind of layer."""
-        text = self.language_model.config
-        window = getattr(text, "sliding_window", None)
-        kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
-        config: Any = _MaskConfig(sorted(set(kinds)), window, text._attn_implementation)
-        masks = packed_masks(segment_ids, config, dtype)
-        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def forward(
         self,
@@ -385,20 +322,3 @@ class HostModel(nn.Module, ABC):
             f"a {self.config.model_type} model comes with an aligned encoder",
             "use `objective: sft` in every stage",
         )
-
-
-@dataclass
-class _MaskConfig:
-    """What ``packed_masks`` reads of a configuration."""
-
-    layer_types: list[str]
-    sliding_window: int | None
-    _attn_implementation: str
-
-
-def text_positions(segments: Tensor) -> Tensor:
-    """0, 1, 2 ... in every run of equal numbers of ``segments [B, L]``; 0 where they are 0."""
-    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
-    new = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
-    start = torch.where(new, index, 0).cummax(1).values
-    return (index - start) * (segments > 0)

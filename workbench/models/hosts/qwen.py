@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from workbench.models.hosts.media import Media, Part, union
 from workbench.models.hosts.modeling import HostModel
 from workbench.models.hosts.pixels import View, normalise, patch_corners, resize
 from workbench.models.hosts.processing import HostProcessor, frame_times
+from workbench.models.hosts.rows import segment_starts, text_positions
 from workbench.models.hosts.settings import PictureSettings
 from workbench.models.tokenmap import VISUAL
 from workbench.samples.sample import Clip
@@ -188,15 +188,9 @@ class QwenModel(HostModel):
 
     def rope_positions(self, input_ids: Tensor | None, grids: Tensor | None, segments: Tensor) -> Tensor:
         if grids is None or input_ids is None:
-            return text_only(segments)
+            return text_positions(segments)[None].expand(3, -1, -1)
         visual = torch.isin(input_ids, torch.tensor(self.visual_ids(), device=input_ids.device))
         return mrope_positions(visual, segments, [run for grid in grids.tolist() for run in self.runs(grid)])
-
-
-def text_only(segments: Tensor) -> Tensor:
-    from workbench.models.hosts.modeling import text_positions
-
-    return text_positions(segments)[None].expand(3, -1, -1)
 
 
 def mrope_positions(visual: Tensor, segments: Tensor, runs: Sequence[tuple[int, int, int, float]]) -> Tensor:
@@ -221,12 +215,7 @@ def mrope_positions(visual: Tensor, segments: Tensor, runs: Sequence[tuple[int, 
     step = ((segments > 0) & ~visual).long().flatten()
     step[firsts] = torch.tensor([max(h, w) for _, h, w, _ in runs], device=device)
     before = step.cumsum(0) - step
-    index = torch.arange(shape[1], device=device).expand(shape)
-    new = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
-    start = (
-        torch.where(new, index, 0).cummax(1).values
-        + torch.arange(shape[0], device=device)[:, None] * shape[1]
-    )
+    start = segment_starts(segments) + torch.arange(shape[0], device=device)[:, None] * shape[1]
     base = before - before[start.flatten()]
     positions = base.repeat(3, 1)
     offsets = torch.cat([_offsets(t, h, w, interval) for t, h, w, interval in runs], dim=1).to(device)
@@ -234,7 +223,7 @@ def mrope_positions(visual: Tensor, segments: Tensor, runs: Sequence[tuple[int, 
     return (positions * (segments.flatten() > 0)).view(3, *shape)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _offsets(t: int, h: int, w: int, interval: float) -> Tensor:
     """Cells in raster order, frames in time order: int64 ``[3, t * h * w]``."""
     time = (torch.arange(t) * interval).long()
