@@ -46,7 +46,7 @@ def _counts(text: str) -> list[int]:
 def run(args: argparse.Namespace) -> int:
     from workbench.probes.fusion.probe import fusion_probe
     from workbench.probes.fusion.stack import fusion_of
-    from workbench.probes.fusion.words import words
+    from workbench.probes.fusion.sentences import words
     from workbench.probes.target import open_target
 
     options = {k: v for k, v in vars(args).items() if k not in ("func", "verb", "command")}
@@ -109,9 +109,8 @@ def _print_changes(against: Path, capture: Any) -> None:
     print(
         f"{'shown':<8}{'F':>4}{'layer':>7}  {'number':<18}{'before':>9}{'after':>9}{'change':>9}   95% interval"
     )
-    for row in found.itertuples():
-        mark = " *" if row.p_holm < 0.05 else ""
-        print(
-            f"{row.shown:<8}{row.frames:>4}{row.layer!s:>7}  {row.number:<18}{row.before:>9.4f}{row.after:>9.4f}"
-            f"{row.difference:>+9.4f}   [{row.low:+.4f}, {row.high:+.4f}]{mark}"
-        )
+    for row in found.to_dict("records"):
+        mark = " *" if row["p_holm"] < 0.05 else ""
+        place = f"{row['shown']:<8}{row['frames']:>4}{row['layer']!s:>7}  {row['number']:<18}"
+        sides = f"{row['before']:>9.4f}{row['after']:>9.4f}{row['difference']:>+9.4f}"
+        print(f"{place}{sides}   [{row['low']:+.4f}, {row['high']:+.4f}]{mark}")

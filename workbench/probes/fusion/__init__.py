@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.probes.fusion.probe import fusion_probe
     from workbench.probes.fusion.read import changes, table
-    from workbench.probes.fusion.words import words
+    from workbench.probes.fusion.sentences import words
 
 __all__ = ["changes", "fusion_probe", "table", "words"]
-_HOMES = {"fusion_probe": "probe", "changes": "read", "table": "read", "words": "words"}
+_HOMES = {"fusion_probe": "probe", "changes": "read", "table": "read", "words": "sentences"}
 
 
 def __getattr__(name: str) -> Any:
