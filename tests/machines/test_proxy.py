@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -16,10 +17,13 @@ import pytest
 from tests.machines.jobs import endless, lines, wait_until
 from tests.machines.servers import ROOT, JupyterServer, Proxy, running
 from tests.machines.toys import start_toy
+from workbench import __version__
+from workbench.errors import WorkbenchError
 from workbench.machines.attached import attach
 from workbench.machines.base import Machine
 from workbench.machines.config import JupyterEntry
 from workbench.machines.jupyter import JupyterTransport
+from workbench.machines.local import LocalTransport
 from workbench.runs import read_metrics
 
 VARIABLE = "WB_TEST_TOKEN"
@@ -106,6 +110,35 @@ def test_fifty_cuts_stalls_and_resets(server, home, monkeypatch, seed):
     )
 
 
+def test_a_request_sent_again_finds_the_job_it_made(home):
+    """Also when both are answered at once, as after a line that stalled; another request finds the name taken."""
+    there = Machine("local", LocalTransport(), str(home / "jobs"))
+    text = endless(home / "recipe").read_text()
+    request = {"verb": "submit", "protocol": 1, "workbench": __version__, "root": str(home / "jobs")}
+    request |= {"name": "once", "recipe_yaml": text}
+    with ThreadPoolExecutor(2) as pool:
+        pids = {answer["pid"] for answer in pool.map(there.transport.call, [{**request, "id": "a"}] * 2)}
+    assert {there.transport.call({**request, "id": "a"})["pid"]} == pids and len(pids) == 1
+    for other in ({**request, "id": "b"}, request):
+        with pytest.raises(WorkbenchError, match="a job of that name is there"):
+            there.transport.call(other)
+    there.signal("once", "kill")
+    wait_until(lambda: there.status("once")["reason"], "the end")
+    resume = {
+        "verb": "resume",
+        "protocol": 1,
+        "workbench": __version__,
+        "root": str(home / "jobs"),
+        "job": "once",
+    }
+    pid = there.transport.call({**resume, "id": "c"})["pid"]
+    assert there.transport.call({**resume, "id": "c"})["pid"] == pid
+    with pytest.raises(WorkbenchError, match="has not ended"):
+        there.transport.call({**resume, "id": "d"})
+    there.signal("once", "kill")
+    wait_until(lambda: there.status("once")["reason"], "the end")
+
+
 def test_two_machines_four_runs_eight_observers(server, home, monkeypatch):
     """Two servers on two ports with a token each; names of jobs are the same on both and are not mixed up."""
     with running(JupyterServer(home / "second")) as second:
@@ -135,6 +168,8 @@ def test_two_machines_four_runs_eight_observers(server, home, monkeypatch):
 FOLLOWER = """
 import sys, pathlib
 from tests.machines.test_proxy import machine
+from workbench import __version__
+from workbench.errors import WorkbenchError
 from workbench.machines.attached import attach
 there = machine(sys.argv[1], pathlib.Path(sys.argv[2]))
 for item in attach("gpu:lasting", there).follow(every_s=0.05):
