@@ -103,9 +103,11 @@ def test_two_ranks_equal_one(tmp_path, root):
     )
 
 
-def test_ctrl_c_stops_both_ranks_at_one_step_and_one_process_can_go_on(tmp_path, root):
-    """torchrun passes Ctrl-C on to its ranks. Resuming does not depend on the number of ranks."""
-    stages = [{**SFT, "steps": 400, "batch": 2, "checkpoint_every": 100}]
+def test_ctrl_c_stops_both_ranks_at_one_step_and_one_process_goes_on_as_if_alone(tmp_path):
+    """torchrun passes Ctrl-C on to its ranks. Resuming does not depend on the number of ranks: batches and losses are
+    those of one process that was never stopped.
+    """
+    stages = [{**SFT, "steps": 60, "batch": 8, "checkpoint_every": None}]
     path = recipe(tmp_path, stages=stages)
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -125,11 +127,30 @@ def test_ctrl_c_stops_both_ranks_at_one_step_and_one_process_can_go_on(tmp_path,
     assert len(lines) == 1 and "is done and saved" in lines[0] and "torchrun" in lines[0], said
     record = Run.open(base)
     last = int(record.metrics()["step"].max())
-    assert record.status().state == "interrupted" and 3 < last < 400
+    assert record.status().state == "interrupted" and 3 < last < 60
     newest = record.latest_checkpoint()
     assert newest is not None and newest.name == f"step-{last:06d}"
     state = json.loads((out / "tiny" / "study.json").read_text())
     assert state["finished"] is None and state["wall_s"] > 0
+
+    assert run(path, out / "tiny") == 0
+    assert run(path, tmp_path / "alone") == 0
+    alone = tmp_path / "alone" / "runs" / "base-s0"
+    found, expected = rows(base), rows(alone)
+    assert found["step"].tolist() == list(range(1, 61))  # no step lost where the ranks changed, none twice
+    exact = ["stage", "batch", "answer_tokens", "visual_tokens", *[c for c in found if c[:3] == "lr_"]]
+    assert found[exact].equals(expected[exact])
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+    kinds = [e["kind"] for e in Run.open(base).events()]
+    assert kinds.count("resume") == 1 and kinds[-1] == "finish" and record.status().state == "finished"
+    ends = [[e for e in Run.open(r).events() if e["kind"] == "stage_end"][-1] for r in (base, alone)]
+    for key in (
+        "steps",
+        "visual_tokens",
+        "answer_tokens",
+        "real_tokens",
+    ):  # the first session is not forgotten
+        assert ends[0][key] == ends[1][key], key
 
 
 def test_every_rank_gets_as_many_micro_batches_and_each_has_a_clip():
