@@ -181,6 +181,10 @@ class LineFile:
                 raise
         self._size += len(line) + 1
 
+    def sync(self) -> None:
+        """Make the lines appended so far survive a power cut."""
+        os.fsync(self._fd)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -264,6 +264,10 @@ class Run:
         self._log()
         with checkpoints.writing(self.directory, name) as partial:
             yield partial
+            with self._guard:
+                # a run that goes on from here never writes the rows before it again
+                if self._metrics is not None:
+                    self._metrics.sync()
         self.event("checkpoint", name=name)
 
     def checkpoints(self) -> list[Path]:
