@@ -20,7 +20,7 @@ from workbench.cli import main
 from workbench.errors import DataError
 from workbench.models.tempflex import load_tempflex, save_tempflex
 from workbench.probes.common import Checkpoint, ProbeError
-from workbench.probes.fusion import changes, fusion_probe, table, words
+from workbench.probes.fusion import changes, comparison_words, fusion_probe, table, words
 from workbench.probes.fusion.names import HORIZON, NUMBERS
 from workbench.probes.fusion.probe import check_memory
 from workbench.probes.fusion.read import sweep_changes
@@ -231,6 +231,22 @@ def test_a_clip_that_is_too_short_is_left_out_and_never_repeated():
         fusion_probe(made, processor, samples, clips=clips, frames=(2, 7))
 
 
+def test_words_name_a_leading_branch_only_when_its_lead_is_shown():
+    """Every clip with one order of branches gives a leader; branches that take turns give none."""
+    made, processor = awake(layers=1)
+    samples, clips = shown(6, 0, 4)
+    with torch.no_grad():
+        made.fusion.layers[0].blend.bias.copy_(torch.tensor([0.0, 3.0, -3.0]))
+        made.fusion.layers[0].blend.weight.mul_(0.1)
+    capture = fusion_probe(made, processor, samples, clips=clips, frames=(2,))
+    assert "There memory weighs most: " in " ".join(words(capture))
+    at = [NUMBERS.index(f"beta_{name}") for name in ("local", "memory")]
+    turns = capture.arrays["sweep"].copy()
+    turns[::2, 0, 0, at[0]], turns[::2, 0, 0, at[1]] = turns[::2, 0, 0, at[1]], turns[::2, 0, 0, at[0]]
+    mixed = Capture(capture.kind, {**capture.arrays, "sweep": turns}, capture.meta)
+    assert "There no branch is shown to weigh most" in " ".join(words(mixed))
+
+
 def test_images_alone_and_images_that_bypass_the_fusion():
     made, processor = awake(layers=1, images="bypass")
     samples, clips = shown(0, 2)
@@ -253,6 +269,11 @@ def test_change_between_checkpoints_is_paired():
     row = found[(found["shown"] == "videos") & (found["layer"] == "whole")].iloc[0]
     wanted = second.arrays["sweep_whole"][:, 0] - first.arrays["sweep_whole"][1:, 1]
     assert row["difference"] == pytest.approx(wanted.mean())
+    identical = changes(first, first)
+    assert (identical["difference"] == 0).all() and identical["p"].isna().all()
+    assert all(sentence.startswith("No change shown") for sentence in comparison_words(first, first))
+    with pytest.raises(CaptureError, match="at 3 frames: the counts in common are 4"):
+        comparison_words(first, second, 3)
     third = fusion_probe(after, processor, samples[:1], clips=clips[:1], frames=(3,))
     with pytest.raises(CaptureError, match="no image or clip at one frame count and layer in common"):
         changes(first, third)
@@ -384,7 +405,7 @@ def test_the_command_probes_a_run_and_compares(run, capsys):
     assert (
         "Still images move by" in said and "n = 2 images" in said and "self-check max |x + parts - z|" in said
     )
-    assert "change from fusion-before" in said and "Layer 0 at 4 frames (n = 3 clips)" in said
+    assert "before to after, at 2 frames" in said and "Layer 0 at 4 frames (n = 3 clips)" in said
     capture = Capture.load(run.capture_path("fusion-after"))
     assert capture.meta["videos"] == ["v0", "v1", "v2"] and capture.meta["images"] == ["i0", "i1"]
     assert capture.meta["recipe_hash"] == "abc" and capture.meta["frame_counts"] == [2, 4]

@@ -44,9 +44,10 @@ def _counts(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from workbench.captures import Capture
     from workbench.probes.fusion.probe import fusion_probe
+    from workbench.probes.fusion.sentences import comparison_words, words
     from workbench.probes.fusion.stack import fusion_of
-    from workbench.probes.fusion.sentences import words
     from workbench.probes.target import open_target
 
     options = {k: v for k, v in vars(args).items() if k not in ("func", "verb", "command")}
@@ -70,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     for reason in capture.meta["left_out"][:3]:
         print(f"left out: {reason}")
     if args.against is not None:
-        _print_changes(args.against, capture)
+        print(f"\nCompared with {args.against.name}:")
+        for sentence in comparison_words(Capture.load(args.against), capture):
+            print(sentence)
     worst = max(float(capture.arrays[f"check_{n}"].max()) for n in capture.meta["frame_counts"])
     print(f"{path}  {capture.nbytes / 1e6:,.2f} MB, self-check max |x + parts - z| / max |z| = {worst:.2g}")
     return 0
@@ -96,21 +99,3 @@ def _samples(args: argparse.Namespace, target: Any) -> list[Any]:
     videos = [s for s in distinct.values() if s.is_video]
     images = [s for s in distinct.values() if not s.is_video]
     return videos[: args.videos] + images[: args.images]
-
-
-def _print_changes(against: Path, capture: Any) -> None:
-    from workbench.captures import Capture
-    from workbench.probes.fusion.read import changes
-
-    found = changes(Capture.load(against), capture)
-    print(
-        f"\nchange from {against.stem}, the same images and clips; * shown at 5% for all rows together (Holm)"
-    )
-    print(
-        f"{'shown':<8}{'F':>4}{'layer':>7}  {'number':<18}{'before':>9}{'after':>9}{'change':>9}   95% interval"
-    )
-    for row in found.to_dict("records"):
-        mark = " *" if row["p_holm"] < 0.05 else ""
-        place = f"{row['shown']:<8}{row['frames']:>4}{row['layer']!s:>7}  {row['number']:<18}"
-        sides = f"{row['before']:>9.4f}{row['after']:>9.4f}{row['difference']:>+9.4f}"
-        print(f"{place}{sides}   [{row['low']:+.4f}, {row['high']:+.4f}]{mark}")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.probes.fusion.probe import fusion_probe
     from workbench.probes.fusion.read import changes, table
-    from workbench.probes.fusion.sentences import words
+    from workbench.probes.fusion.sentences import comparison_words, words
 
-__all__ = ["changes", "fusion_probe", "table", "words"]
-_HOMES = {"fusion_probe": "probe", "changes": "read", "table": "read", "words": "sentences"}
+__all__ = ["changes", "comparison_words", "fusion_probe", "table", "words"]
+_HOMES = {"fusion_probe": "probe", "changes": "read", "table": "read"}
+_HOMES |= {"comparison_words": "sentences", "words": "sentences"}
 
 
 def __getattr__(name: str) -> Any:

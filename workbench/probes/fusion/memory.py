@@ -76,9 +76,10 @@ def memory_view(a_FPD: Tensor, x_FPD: Tensor, variant: str) -> MemoryView:
     for f, v in enumerate(rows):
         memory[f] = (v * x_FPD[: f + 1]).sum(0)
         weights[f, : f + 1] = v.sum((1, 2))
-        mass_PD, square_PD = v.sum(0), v.square().sum(0)
+        mass_PD = v.sum(0)
         there = mass_PD > 0
-        effective = torch.where(there, mass_PD.square() / square_PD.where(there, square_PD.new_ones(())), 0.0)
+        shares = v / mass_PD.where(there, mass_PD.new_ones(()))  # squares of v itself could vanish
+        effective = torch.where(there, 1 / shares.square().sum(0), 0.0)
         per_frame = v.sum(-1)  # [f + 1, P]
         total, ages = per_frame.sum(0), torch.arange(f, -1, -1).to(x_FPD)
         horizon[f, :, 0] = effective.mean(-1)

@@ -165,13 +165,13 @@ def _paired(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 
 
 def _p_value(difference: float, sd: float, n: int) -> float:
-    """Two-sided, Student t over pairs; NaN for one pair."""
+    """Two-sided, Student t over pairs; NaN for one pair, and where no pair differs (then there is nothing to test)."""
     from scipy.special import stdtr  # scipy.stats takes a second to import
 
-    if n < 2:
+    if n < 2 or difference == sd == 0:
         return math.nan
     if sd == 0:
-        return 1.0 if difference == 0 else 0.0
+        return 0.0
     return float(2 * stdtr(n - 1, -abs(difference) / (sd / math.sqrt(n))))
 
 

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.captures import Capture
-from workbench.probes.fusion.read import WHOLE, of_kind, sweep_changes, table
+from workbench.captures import Capture, CaptureError
+from workbench.evaluation.statistics import mean_interval
+from workbench.probes.fusion.read import WHOLE, changes, of_kind, sweep_changes, table
 
 FEW = 8
-CHANGES = {  # numbers whose change over frame counts is put into words: title, as a percentage?
-    "update": ("the update |z - x| / |x|", True),
+CHANGES = {  # numbers whose change is put into words: title, as a percentage?
+    "update": ("the change |TFF(x) - x| / |x|", True),
+    "offset": ("the shift common to all tokens, as a share of the update", True),
     "beta_local": ("the local branch's beta", True),
     "beta_memory": ("the memory branch's beta", True),
     "beta_periodic": ("the periodic branch's beta", True),
-    "effective_frames": ("the frames that memory effectively holds", False),
+    "effective_frames": ("the number of frames that memory effectively holds", False),
     "past_share": ("the memory's weight on earlier frames", True),
+    "leak": ("the leak of later gates into the memory", True),
 }
 
 
@@ -80,7 +83,7 @@ def _layer_words(capture: Capture, rows: pd.DataFrame, layer: int, frames: int) 
     shares = sorted(capture.meta["parts"], key=lambda part: -abs(by[f"share_{part}"]["estimate"]))
     largest = ", ".join(f"{part} {_percent(by[f'share_{part}'])}" for part in shares[:3])
     sentences = [
-        _few(f"{where} weighs its branches: {betas}.", n, "clips"),
+        _few(f"{where} weighs its branches: {betas}. {_leader(capture, layer, frames)}", n, "clips"),
         f"{where} changes the features by {_percent(by['update'])} of their norm; the largest parts of that update: "
         f"{largest}.",
     ]
@@ -124,14 +127,48 @@ def frequency_words(frames: int, found: Mapping[str, Any]) -> str:
 
 
 def change_words(capture: Capture) -> list[str]:
-    """From the smallest to the largest frame count; what is shown after Holm's correction over the whole table."""
-    found = sweep_changes(capture)
-    if not len(found):
-        return []
+    """From the smallest to the largest frame count on the same clips; Holm's correction runs over the whole table."""
+    found, counts = sweep_changes(capture), capture.meta["frame_counts"]
+    return _changes(found, f"{counts[0]} to {counts[-1]} frames", "clips") if len(found) else []
+
+
+def comparison_words(before: Capture, after: Capture, frames: int | None = None) -> list[str]:
+    """What changed from one checkpoint to another on the same images and clips; Holm's correction runs over all numbers
+    and frame counts that both captures have.
+
+    Args:
+        frames: of the videos' sentences; the largest common count if None.
+
+    Raises:
+        CaptureError: see ``changes``; or a frame count that one of them lacks.
+    """
+    found = changes(before, after)
+    names = [(capture.meta["checkpoint"] or {}).get("name", "a model") for capture in (before, after)]
+    way, sentences = f"{names[0]} to {names[1]}", []
+    images, videos = (found[found["shown"] == shown] for shown in ("images", "videos"))
+    if len(images):
+        sentences += _changes(images, f"{way}, on still images,", "images")
+    if len(videos):
+        common = sorted(videos["frames"].unique().tolist())
+        frames = common[-1] if frames is None else frames
+        if frames not in common:
+            raise CaptureError(
+                f"compare two fusion captures at {frames} frames",
+                f"the counts in common are {_list(common)}",
+                "Choose one of those, or probe both at it",
+            )
+        sentences += _changes(videos[videos["frames"] == frames], f"{way}, at {frames} frames,", "clips")
+    return sentences
+
+
+def _changes(found: pd.DataFrame, way: str, what: str) -> list[str]:
+    """``way``: "A to B", what lies between the two sides of every row."""
     sentences, silent = [], []
-    for _, row in found.iterrows():
+    for row in found.to_dict("records"):
         if row["number"] not in CHANGES or (row["layer"] == WHOLE) != (row["number"] == "update"):
             continue  # of the update, the whole stack's
+        if row["difference"] == row["low"] == row["high"] == 0:
+            continue  # so by construction, as the memory of one frame
         title, percent = CHANGES[row["number"]]
         place = title if row["layer"] == WHOLE else f"{title} in layer {row['layer']}"
         if not row["p_holm"] < 0.05:
@@ -140,14 +177,29 @@ def change_words(capture: Capture) -> list[str]:
         scale, unit = (100, " points") if percent else (1, "")
         low, high = scale * row["low"], scale * row["high"]
         sentences.append(
-            f"From {row['before_frames']} to {row['frames']} frames {place} goes from "
-            f"{_value(row['before'], percent)} to {_value(row['after'], percent)} "
-            f"({scale * row['difference']:+.3g}{unit} [{low:+.3g}, {high:+.3g}], same {row['n']} clips)."
+            f"From {way} {place} goes from {_value(row['before'], percent)} to {_value(row['after'], percent)} "
+            f"({scale * row['difference']:+.3g}{unit} [{low:+.3g}, {high:+.3g}], same {row['n']} {what})."
         )
     if silent:
-        counts = capture.meta["frame_counts"]
-        sentences.append(f"No change shown from {counts[0]} to {counts[-1]} frames for {'; '.join(silent)}.")
+        sentences.append(f"No change shown from {way.rstrip(',')} of {'; '.join(silent)}.")
     return sentences
+
+
+def _leader(capture: Capture, layer: int, frames: int) -> str:
+    """Which branch weighs most: the paired difference to the next decides."""
+    count = capture.meta["frame_counts"].index(frames)
+    at = [capture.meta["numbers"].index(f"beta_{name}") for name in capture.meta["branches"]]
+    values = capture.arrays["sweep"][:, count, layer][:, at]
+    values = values[np.isfinite(values).all(1)]
+    first, second = np.argsort(-values.mean(0))[:2]
+    gap = mean_interval((values[:, first] - values[:, second]).tolist())
+    names = capture.meta["branches"]
+    if not gap.low > 0:
+        return f"There no branch is shown to weigh most ({names[first]} and {names[second]} cannot be told apart)."
+    return (
+        f"There {names[first]} weighs most: {100 * gap.estimate:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}] "
+        f"above {names[second]}."
+    )
 
 
 def _percent(row: Any) -> str:
