@@ -1,8 +1,10 @@
 """Attention rows and the temporal atlas against eager ``output_attentions``, in one run: time and peak memory.
 
-Run: python benchmarks/attention.py [--lengths 512 2048 8192] [--repeats 5] [--threads 1]
+Run: python benchmarks/attention.py [--lengths 512 2048 8192] [--width 96] [--repeats 5] [--threads 1]
 
-A language model of 4 layers and 8 heads (Qwen3, width 512, 4 key/value heads of 64) reads N tokens; float32, CPU. Each
+A language model of 4 layers and 8 heads reads N tokens; float32, CPU. Width 96 is the laptop study's (heads of 24, MLP of
+256); another one has heads of an eighth of it, half as many key/value heads and an MLP of three times it. The wider the
+model, the smaller attention's share of the time, and so what any way of reading it can save or cost. Each
 way runs in a process of its own, whose peak (VmHWM, counted from after loading and a short warm-up) is its working
 memory:
 
@@ -25,11 +27,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-LAYERS, HEADS, QUERIES, SEGMENTS = 4, 8, 8, 64
+LAYERS, HEADS, QUERIES, SEGMENTS, STUDY = 4, 8, 8, 64, 96
 WAYS = ("forward", "rows", "atlas", "eager")
 
 
-def build(n: int) -> tuple[Any, Any, Any]:
+def build(n: int, width: int) -> tuple[Any, Any, Any]:
     """(model, processor, a text sample of n positions)."""
     from transformers import Qwen3Config
 
@@ -38,15 +40,16 @@ def build(n: int) -> tuple[Any, Any, Any]:
     from workbench.models.tempflex.tokenizer import build_word_tokenizer
     from workbench.samples.sample import Sample, Turn
 
+    small = width == STUDY
     tokenizer = build_word_tokenizer(["red green blue yellow"])
     text = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=512,
-        intermediate_size=1536,
+        hidden_size=width,
+        intermediate_size=256 if small else 3 * width,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
-        num_key_value_heads=4,
-        head_dim=64,
+        num_key_value_heads=HEADS if small else HEADS // 2,
+        head_dim=24 if small else width // HEADS,
         max_position_embeddings=32768,
     )
     vision = TempFlexVisionConfig(
@@ -77,7 +80,7 @@ def reset_peak() -> float:
     return peak_mb()
 
 
-def measure(way: str, n: int, repeats: int, threads: int) -> dict[str, float]:
+def measure(way: str, n: int, width: int, repeats: int, threads: int) -> dict[str, float]:
     """One way in this process: median seconds, MB above what was there before, and for rows the overhead."""
     import numpy as np
     import torch
@@ -86,7 +89,7 @@ def measure(way: str, n: int, repeats: int, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model, processor, sample = build(n)
+    model, processor, sample = build(n, width)
     queries = list(range(n - QUERIES, n))
     prepared = processor.prepare(sample, None)
     assert len(prepared) == n
@@ -151,19 +154,20 @@ def eager_bytes(n: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048, 8192])
+    parser.add_argument("--width", type=int, default=STUDY)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        print(json.dumps(measure(args.way, args.lengths[0], args.repeats, args.threads)))
+        print(json.dumps(measure(args.way, args.lengths[0], args.width, args.repeats, args.threads)))
         return
     import psutil
 
     from workbench.probes.attention_size import kept_bytes
 
     print(
-        f"{LAYERS} layers, {HEADS} heads, {QUERIES} rows, {args.threads} thread(s), median of {args.repeats}\n"
+        f"{LAYERS} layers, {HEADS} heads, width {args.width}, {QUERIES} rows, {args.threads} thread(s), median of {args.repeats}\n"
     )
     print(f"{'N':>6} {'way':<8} {'seconds':>9} {'peak MB':>9}")
     for n in args.lengths:
@@ -186,7 +190,10 @@ def main() -> None:
                 str(args.repeats),
             ]
             done = subprocess.run(
-                [*command, "--threads", str(args.threads)], check=True, capture_output=True, text=True
+                [*command, "--threads", str(args.threads), "--width", str(args.width)],
+                check=True,
+                capture_output=True,
+                text=True,
             )
             found[way] = json.loads(done.stdout.splitlines()[-1])
             print(f"{n:>6} {way:<8} {found[way]['s']:>9.3f} {found[way]['mb']:>9,.1f}", flush=True)

@@ -94,7 +94,9 @@ def attention_rows(
     if where == "encoder":
         from workbench.probes.attention_encoder import encoder_rows
 
-        return encoder_rows(model, processor, sample, clip, "mean" if queries is None else queries, look, path)
+        return encoder_rows(
+            model, processor, sample, clip, "mean" if queries is None else queries, look, path
+        )
     prepared = processor.prepare(sample, clip, turns=(turn,))
     asked = "answer" if queries is None else queries
     with RowWriter(model, processor, sample, clip, prepared, asked, look, path) as rows:
@@ -279,11 +281,13 @@ def inputs_of(prepared: Prepared, model: Any) -> dict[str, Any]:
 
 
 def token_texts(processor: Any, prepared: Prepared) -> list[str]:
-    """The text of each token, for labels; empty without a tokenizer."""
+    """The text of each position's token, for labels; empty without a tokenizer."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         return []
-    return [str(text) for text in tokenizer.convert_ids_to_tokens(prepared.input_ids.tolist())]
+    ids, which = prepared.input_ids.unique(return_inverse=True)  # most positions are the same visual token
+    texts = [str(text) for text in tokenizer.convert_ids_to_tokens(ids.tolist())]
+    return [texts[i] for i in which.tolist()]
 
 
 @contextlib.contextmanager

@@ -51,28 +51,30 @@ def exact_rows(
         keys: only these keys are looked at; the others must not be visible (another conversation's).
     """
     places = places.to(call.query.device)
-    seen_all, kv = _heads(call, heads)
+    chosen, kv = _heads(call, heads)
     k = call.key[row, :, keys].float()
     v = call.value[row, :, keys].float()
     if kv is not None:
         k, v = k[kv], v[kv]
-    n_heads, n_keys = len(seen_all), k.shape[1]
+    n_heads, n_keys = len(chosen), k.shape[1]
     step = max(1, block // max(1, n_heads * n_keys))
     softcap = call.options.get("softcap")
     for start in range(0, len(places), step):
         at = places[start : start + step]
-        q = call.query[row].index_select(1, at)[seen_all].float()
+        q = call.query[row].index_select(1, at).float()
+        q = q if kv is None else q[chosen]
         scores = _by_group(q * call.scaling, k.transpose(1, 2))
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         seen, added = visible(call, row, at)
-        seen = _of_heads(seen, seen_all)[..., keys]
+        seen = _of_heads(seen, chosen)[..., keys]
         if added is not None:
-            scores += _of_heads(added, seen_all)[..., keys]
+            scores += _of_heads(added, chosen)[..., keys]
         weights = scores.masked_fill_(~seen, -math.inf).softmax(-1)
         weights = weights.masked_fill_(~seen, 0.0)  # a query that sees nothing gave NaN
         got = _by_group(weights, v)
-        expected = call.output[row].index_select(0, at)[:, seen_all].transpose(0, 1).float()
+        expected = call.output[row].index_select(0, at).transpose(0, 1).float()
+        expected = expected if kv is None else expected[chosen]
         sighted = seen.any(-1, keepdim=True).expand(n_heads, -1, 1)
         error = float(((got - expected).abs() * sighted).max()) if got.numel() else 0.0
         largest = float(v.abs().max()) if v.numel() else 0.0
