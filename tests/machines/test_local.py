@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from tests.machines.toys import end_all, end_of, local, start_toy, step_of, until
 from tests.training.processes import run as train
 from tests.training.studies import RECIPE, recipe, rows
-from workbench.machines import attach
+from workbench.machines import attach, exits
 from workbench.machines.job import FOLDER, job_status
 from workbench.machines.processes import members
 from workbench.runs import Run, read_events, read_metrics, read_scores
@@ -146,6 +147,33 @@ def test_a_training_whose_supervisor_is_killed(tmp_path, straight):
     table = Run.open(study / "runs" / "base-s0").scores()
     assert scores["questions"] == 6 == len(table) and set(table["table"]) == {scores["table"]}
     assert scores["accuracy"] == table["correct"].astype(float).mean()
+
+
+@pytest.mark.slow
+def test_two_ranks_of_which_one_is_killed_and_then_the_supervisor(tmp_path, straight):
+    """torchrun, gloo; the losses are those of one process but for rounding."""
+    root, machine = tmp_path / "root", local(tmp_path / "root")
+    more = {"launcher": "torchrun", "processes": 2, "restarts": 1}
+    machine.submit(recipe(tmp_path, stages=STAGES, machine={**RECIPE["machine"], **more}))
+    study = root / "tiny"
+    until(lambda: step_of(study) >= 8, 200)
+    ranks = exits.records(study / FOLDER, 0)
+    assert [(rank["rank"], rank["world"]) for rank in ranks] == [(0, 2), (1, 2)]
+    os.kill(ranks[1]["pid"], signal.SIGKILL)
+    until(lambda: len(exits.records(study / FOLDER, 1)) == 2, 200)
+    restarted = next(event for event in read_events(study / FOLDER) if event["kind"] == "restarted")
+    assert (restarted["after"], restarted["error"]) == ("killed", "rank 1 died of SIGKILL")
+    until(lambda: step_of(study) >= 20 and job_status(study)["runs"]["base-s0"]["state"] == "running", 200)
+    psutil.Process(job_status(study)["pid"]).kill()
+    until(lambda: not members(study / FOLDER), 60)
+    run = Run.open(study / "runs" / "base-s0")
+    last = int(run.metrics()["step"].max())
+    assert job_status(study)["reason"] == "lost" and run.latest_checkpoint().name == f"step-{last:06d}"
+    machine.resume("tiny")
+    assert end_of(study)["reason"] == "finished"
+    found = rows(study / "runs" / "base-s0")
+    assert found["batch"].tolist() == straight["batch"].tolist()
+    np.testing.assert_allclose(found["loss"], straight["loss"], rtol=1e-3)
 
 
 def test_four_jobs_at_once_with_two_observers_each(tmp_path):
