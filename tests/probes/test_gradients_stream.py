@@ -42,7 +42,7 @@ def test_inner_products_equal_those_of_whole_gradients(kind):
     assert all(p.grad is None for p in made.parameters())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.integers(1, 4),
     st.lists(st.integers(1, 6), min_size=2, max_size=4),

@@ -27,7 +27,7 @@ from workbench.probes.gradients.adam import AdamMetric
 from workbench.probes.gradients.parameters import ParameterGroups
 
 MEND = "Use an earlier checkpoint, or load it in float32 if it was half precision"
-BLOCK = 1 << 18  # elements converted to float64 at a time: 2 MB, which stays in the cache
+BLOCK = 1 << 18  # elements converted to float64 at a time: 2 MB
 
 
 @dataclass
@@ -72,6 +72,7 @@ class GradientStream:
 
     def __init__(self, model: nn.Module, probed: ParameterGroups, adam: AdamMetric | None = None) -> None:
         self.model, self.probed, self.adam = model, probed, adam
+        self._wide: Tensor | None = None  # one block of every factor in float64: 2 MB a kept gradient
         self.metrics = ("plain",) if adam is None else ("plain", "adam")
 
     def run(
@@ -128,15 +129,21 @@ class GradientStream:
         weights = None if self.adam is None else self.adam.diagonal(self.probed.names[index], gradient)
         flat = gradient.detach().reshape(-1)
         there = [other.reshape(-1) for other in others if other is not None]
+        rows = len(there) + 1
+        if self._wide is None or self._wide.shape[0] < rows or self._wide.device != flat.device:
+            self._wide = torch.empty(rows, BLOCK, dtype=torch.float64, device=flat.device)
         plain = adam = None
         for start in range(0, flat.numel(), BLOCK):
             at = slice(start, start + BLOCK)
-            g = flat[at].double()
-            rows_RE = torch.stack([g, *(other[at].double() for other in there)])
-            part = rows_RE @ g
+            first = flat[at]
+            block_RE = self._wide[:rows, : len(first)]
+            block_RE[0].copy_(first)
+            for row, other in enumerate(there, start=1):
+                block_RE[row].copy_(other[at])
+            part = block_RE @ block_RE[0]
             plain = part if plain is None else plain + part
             if weights is not None:
-                part = rows_RE @ (g * weights[at])
+                part = block_RE @ (block_RE[0] * weights[at])
                 adam = part if adam is None else adam + part
         assert plain is not None
         if self.adam is None:
