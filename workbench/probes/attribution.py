@@ -34,7 +34,7 @@ from workbench.probes.attribution_methods import ablation, captum_attr, integrat
 from workbench.probes.attribution_score import AnswerScore, frozen
 from workbench.probes.common import Checkpoint, ProbeError, capture_meta
 from workbench.probes.knockout import knockout_prepared
-from workbench.probes.knockout_cells import Blocks, frame_blocks
+from workbench.probes.knockout_cells import Blocks, check_turn, frame_blocks
 from workbench.samples.sample import Clip, Sample
 
 KIND = "attribution"
@@ -94,6 +94,7 @@ def attribution_map(
         raise ProbeError(f"rank by {named!r}", "there is no such ranking", f"Use {', '.join(RANKINGS)}")
     if {"ig", "ablation"} & set(rankings):
         captum_attr()  # before anything is computed
+    check_turn(sample, turn)
     prepared = processor.prepare(sample, clip, turns=(turn,))
     blocks = frame_blocks(prepared.token_map, grid)
     more: dict[str, Any] = {}

@@ -108,8 +108,9 @@ def _look(target: Target, rankings: Sequence[str], asked: dict[str, Any]) -> _Se
         if sample.media is None:
             seen.left_out.append(f"{sample.id}: no image or video")
             continue
-        if not sample.turns[target.turn].answer.strip():
-            seen.left_out.append(f"{sample.id}: no answer")
+        turns = sample.turns
+        if target.turn >= len(turns) or not turns[target.turn].answer.strip():
+            seen.left_out.append(f"{sample.id}: no question {target.turn} with an answer")
             continue
         try:
             clip = target.clip(sample)

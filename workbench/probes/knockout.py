@@ -30,6 +30,7 @@ from workbench.probes.knockout_cells import (
     Cut,
     Windows,
     answer_places,
+    check_turn,
     cut_of,
     frame_blocks,
     layer_windows,
@@ -87,6 +88,7 @@ def knockout_map(
         ProbeError: no answer or nothing visual, windows or edges that are not there, an architecture that cannot be
             read, keys and values that do not fit into memory, or a map that the checks do not confirm.
     """
+    check_turn(sample, turn)
     prepared = processor.prepare(sample, clip, turns=(turn,))
     return knockout_prepared(
         model, prepared, windows, grid, edges, recompute=recompute, checks=checks, seed=seed, path=path,

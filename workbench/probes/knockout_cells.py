@@ -13,6 +13,7 @@ import numpy as np
 
 from workbench.models.tokenmap import NEWLINE, TEMPLATE, VISUAL, TokenMap
 from workbench.probes.common import ProbeError
+from workbench.samples.sample import Sample
 
 Windows = str | int | Sequence[tuple[int, int]] | None
 
@@ -164,6 +165,15 @@ def cut_of(token_map: TokenMap, edges: str) -> Cut:
     queries = (between & (kind != TEMPLATE)) | (at > places[-1])
     inside, interleaved = int((between & (kind == TEMPLATE)).sum()), int((between & queries).sum())
     return Cut(queries if edges == "text" else None, int(places[-1]) + 1, inside, interleaved)
+
+
+def check_turn(sample: Sample, turn: int) -> None:
+    """Raises ProbeError for a question that the sample does not have."""
+    if not 0 <= turn < len(sample.turns):
+        last = len(sample.turns) - 1
+        raise ProbeError(
+            f"ask question {turn} of {sample.id}", f"it has the questions 0 to {last}", "Choose one of those"
+        )
 
 
 def answer_places(labels: np.ndarray, sample: str) -> np.ndarray:
