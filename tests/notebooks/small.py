@@ -13,11 +13,12 @@ WORLD = (
     "--calibration-questions 20 --test-images 60 --test-video-questions 60"
 )
 STEPS = {
-    "stages.0.steps": 60,
-    "stages.1.steps": 60,
-    "stages.2.steps": 80,
-    "arms.fixed-2.stages.0.steps": 24,
-    "arms.fixed-16.stages.0.steps": 24,
+    "quick.steps": 0.6,  # of the steps below: 60, 60 and 80, then 24
+    "stages.0.steps": 100,
+    "stages.1.steps": 100,
+    "stages.2.steps": 133,
+    "arms.fixed-2.stages.0.steps": 40,
+    "arms.fixed-16.stages.0.steps": 40,
     "evaluation.limit": 40,
     "evaluation.at": [0.25, 0.5, 1.0],
 }

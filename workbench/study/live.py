@@ -24,6 +24,7 @@ from workbench.errors import Interrupted, WorkbenchError
 from workbench.recipe import Recipe, load_recipe, parse_overrides, recipe_hash
 from workbench.runs import run_status
 from workbench.runs.status import process_started
+from workbench.study.run import shortened
 from workbench.study.snapshot import Snapshot, StudyReader
 from workbench.study.tasks import Task, make_tasks
 
@@ -96,6 +97,9 @@ def launch(
         name = f"{loaded.name}-quick"
         chosen_arms = loaded.quick.arms if arms is None else arms
         chosen_seeds = loaded.quick.seeds if seeds is None else seeds
+        loaded = shortened(
+            loaded, loaded.quick.steps
+        )  # what the process will run: `finished` compares the two
     argv = [sys.executable, "-m", "workbench.cli", "study", str(path.resolve()), "--out", str(folder)]
     argv += ["--quick"] if quick else []
     argv += ["--arms", *arms] if arms else []
