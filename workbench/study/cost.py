@@ -94,7 +94,8 @@ def frames_guess(section: FramesSection, recipe: Recipe | None = None) -> float:
         stages = recipe.arms[section.like].stages
         if stages and stages[-1].frames.like is None:
             return frames_guess(stages[-1].frames)
-    counts = section.choices or tuple({section.frames, *(section.rules or {}).values()} - {None})
+    given = () if section.frames is None else (section.frames,)
+    counts = section.choices or {*given, *(section.rules or {}).values()}
     if counts:  # each count that a rule or a choice may give, taken as often as the others
         return math.fsum(counts) / len(counts)
     return float(section.max_frames or 8)
