@@ -288,7 +288,8 @@ def test_models_without_an_active_fusion_say_how_to_get_one():
     samples, clips = shown(1, 0)
     made, processor = model(fusion_layers=0)
     with pytest.raises(
-        ProbeError, match=r"this tempflex model: it has none.*load_tempflex\(folder, fusion_layers=4\)"
+        ProbeError,
+        match=r"this tempflex model: it has none.*load_tempflex\(folder, fusion_layers=4, use_fusion=True\)",
     ):
         fusion_probe(made, processor, samples, clips=clips)
     made, processor = model(fusion_layers=1)
@@ -302,12 +303,16 @@ def test_models_without_an_active_fusion_say_how_to_get_one():
 
 def test_the_ways_out_that_the_errors_name_work(tmp_path):
     made, processor = model(fusion_layers=0)
+    made.config.use_fusion = False  # as the stages before the fusion leave it
     save_tempflex(made, processor, tmp_path / "without")
     made, processor = model(fusion_layers=1)
     made.config.use_fusion = False
     save_tempflex(made, processor, tmp_path / "asleep")
     samples, clips = shown(1, 1, 3)
-    for folder, options in (("without", {"fusion_layers": 2}), ("asleep", {"use_fusion": True})):
+    for folder, options in (
+        ("without", {"fusion_layers": 2, "use_fusion": True}),
+        ("asleep", {"use_fusion": True}),
+    ):
         loaded, processor = load_tempflex(tmp_path / folder, **options)
         capture = fusion_probe(loaded, processor, samples, clips=clips, frames=(3,))
         assert capture.arrays["check_3"].max() < 1e-4

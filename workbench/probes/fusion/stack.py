@@ -30,7 +30,7 @@ def fusion_of(model: Any) -> TemporalFiberFusion:
             f"look into the fusion of this {name} model",
             "it has none",
             "Take a TempFlex model that was trained with model.fusion_layers above 0, or add a fresh fusion to a "
-            "TempFlex checkpoint: load_tempflex(folder, fusion_layers=4)",
+            "TempFlex checkpoint: load_tempflex(folder, fusion_layers=4, use_fusion=True)",
         )
     if not model.fusion_active:
         raise ProbeError(
