@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 from typing import Any
 
@@ -216,3 +217,9 @@ def test_refusals(monkeypatch):
         attribution_map(*given_)
     assert INSTALL in str(caught.value)
     attribution_map(*given_, ("attention", "knockout"))  # needs no captum
+
+
+def test_captum_is_loaded_only_when_an_attribution_asks_for_it():
+    code = "import sys, workbench.probes.attribution_agreement; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"captum", "matplotlib"} & set(done.stdout.split())

@@ -224,9 +224,13 @@ def _refuse(cut: Cut, places: np.ndarray, recompute: bool, edges: str) -> None:
 
 
 def gained(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of the answer tokens: ``[..., T, V]`` and ``[T]`` -> ``[..., T]`` float64."""
-    logs = logits.double().log_softmax(-1)
-    return logs.gather(-1, targets.expand(logs.shape[:-1])[..., None])[..., 0]
+    """Log-probability of the answer tokens: ``[..., T, V]`` and ``[T]`` -> ``[..., T]`` float64.
+
+    Few rows at a time: in float64 a large vocabulary would take twice the memory of its logits.
+    """
+    own = logits.gather(-1, targets.expand(logits.shape[:-1])[..., None])[..., 0].double()
+    total = torch.cat([part.double().logsumexp(-1) for part in logits.flatten(0, -2).split(16)])
+    return own - total.view_as(own)
 
 
 def _blind(kept: Kept, pairs: Sequence[tuple[int, int]], blocks: Blocks) -> np.ndarray:
@@ -254,7 +258,7 @@ def _replay_all(
     own = gained(replay(model, kept, places, [((0, 0), nothing)]), targets)[0]
     error = float((own.sum() - gained(kept.logits, targets).sum()).abs())
     ordered = sorted(cells, key=lambda cell: pairs[cell[0]][0])  # a batch starts at its first blocked layer
-    step = rows_at_once(kept)
+    step = rows_at_once(kept, kept.logits.numel())
     for start in range(0, len(ordered), step):
         batch = ordered[start : start + step]
         asked = [(pairs[w], (hidden == k).to(device)) for w, k in batch]

@@ -1,6 +1,6 @@
 """What a knockout map is made of: blocks of visual positions, windows of layers, and the text that may not look there.
 
-Needs no torch. N positions; a *cell* is one (window, block): text may not look at the block in the window's layers.
+N positions; a *cell* is one (window, block): text may not look at the block in the window's layers.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ from workbench.probes.common import ProbeError
 from workbench.probes.knockout_masked import llm_attention, refuse_softcap
 
 NAME = "workbench_replay"
-SCORE_BYTES = 128 << 20  # attention scores of the knockouts that run together
+SCORE_BYTES = (
+    128 << 20
+)  # attention scores and logits of the knockouts that run together; on a GPU an eighth of what is free
 MOST_ROWS = 64
 _running: weakref.WeakKeyDictionary[nn.Module, _Step] = weakref.WeakKeyDictionary()
 
@@ -206,11 +208,14 @@ AttentionInterface.register(NAME, replay_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def rows_at_once(kept: Kept) -> int:
-    """Knockouts that run together: what their scores' memory allows."""
+def rows_at_once(kept: Kept, logits: int) -> int:
+    """Knockouts that run together: what the memory of their scores and ``logits`` numbers each allows."""
     layer = kept.layers[0]
-    each = 4 * layer.heads * layer.seen.shape[1] * layer.seen.shape[2]
-    return max(1, min(MOST_ROWS, SCORE_BYTES // each))
+    scores = layer.heads * layer.seen.shape[1] * layer.seen.shape[2]
+    room = SCORE_BYTES
+    if layer.key.is_cuda:
+        room = max(room, torch.cuda.mem_get_info(layer.key.device)[0] // 8)
+    return max(1, min(MOST_ROWS, room // (4 * (scores + logits))))
 
 
 def replay(
