@@ -75,6 +75,12 @@ def test_capture_says_everything_and_opens_again(capture, tmp_path):
         found.low.notna(), True
     ).all()
     assert words(loaded) == words(capture) and any("2 batch pairs are few" in s for s in words(loaded))
+    statistic = loaded.meta["statistics"].index("frozen.share_t")
+    for g, group in enumerate(loaded.meta["groups"]):
+        change = (
+            at(loaded, "frozen.share_t", group, 4).estimate - at(loaded, "frozen.share_t", group, 2).estimate
+        )
+        assert loaded.arrays["trend"][statistic, 0, g, 0] == pytest.approx(change, abs=1e-9), group
     # the whole against its parts
     for kind in ("frozen", "shuffled", "projection", "subspace"):
         parts = at(loaded, f"{kind}.interference_s").estimate + at(loaded, f"{kind}.interference_t").estimate

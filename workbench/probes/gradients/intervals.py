@@ -56,6 +56,39 @@ def fraction_intervals(
     return out
 
 
+def change_intervals(
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    root_S: np.ndarray,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> np.ndarray:
+    """Paired change of mean(top) / mean(bottom), or of its root where ``root_S``: ``[S, 3]``.
+
+    ``before`` and ``after`` are (tops, bottoms) ``[S, B]``. Each resample draws the same pairs for both. NaN
+    where a pair is missing on either side or there are fewer than two.
+    """
+    out = np.full((len(root_S), 3), np.nan)
+    pairs = before[0].shape[1]
+    whole = np.isfinite(np.stack([*before, *after])).all(axis=(0, 2))
+    if pairs < 2 or not whole.any():
+        return out
+
+    def quotient(weights_RB: np.ndarray, side: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = (weights_RB @ side[0][whole].T) / (weights_RB @ side[1][whole].T)
+            return np.where(root_S[whole], np.sqrt(np.maximum(found, 0.0)), found)
+
+    equal, drawn = np.ones((1, pairs)), draws(pairs, seed)
+    out[whole, 0] = (quotient(equal, after) - quotient(equal, before))[0]
+    changes = quotient(drawn, after) - quotient(drawn, before)
+    there = np.isfinite(changes).mean(0) > 0.99
+    ends = np.full((len(there), 2), np.nan)
+    ends[there] = np.nanquantile(changes[:, there], expanded_levels(pairs, level), axis=0).T
+    out[whole, 1:] = ends
+    return out
+
+
 def ratio_interval(
     top_B: np.ndarray, bottoms: list[np.ndarray], seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float, float]:

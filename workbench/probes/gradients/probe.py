@@ -136,6 +136,7 @@ def gradient_probe(
         arrays: dict[str, np.ndarray] = {
             "values": quotients(tops, bottoms),
             "estimates": summary.estimates,
+            "trend": summary.trend,
             "pairs_used": summary.pairs_used,
             "conflict_rate": summary.conflict,
             "signal": summary.signal,
@@ -287,6 +288,7 @@ def axes_of(name: str) -> list[str]:
     return {
         "values": ["statistic", "metric", "pair", "group", "frames"],
         "estimates": ["statistic", "metric", "group", "frames", "bound"],
+        "trend": ["statistic", "metric", "group", "bound"],
         "pairs_used": ["statistic", "metric", "group", "frames"],
         "conflict_rate": ["metric", "group", "frames", "bound"],
         "signal": ["metric", "group", "bound"],

@@ -19,11 +19,12 @@ from workbench.training.checkpoint import load_position
 
 @dataclass(frozen=True)
 class RunSources:
-    """A run's directory, recipe, and the stages that trained it."""
+    """A run's directory, recipe, the stages that trained it, and the hash of the recipe as the run has it."""
 
     directory: Path
     recipe: Recipe
     stages: tuple[StageSection, ...]
+    recipe_hash: str | None = None
 
     @classmethod
     def of(cls, directory: Path) -> RunSources:
@@ -31,7 +32,8 @@ class RunSources:
         opened = Run.open(directory)
         recipe = load_recipe(opened.directory / "recipe.yaml")
         arm = recipe.arms.get(opened.meta.get("arm", ""))
-        return cls(opened.directory, recipe, tuple(recipe.stages if arm is None else arm.stages))
+        stages = tuple(recipe.stages if arm is None else arm.stages)
+        return cls(opened.directory, recipe, stages, opened.meta.get("recipe_hash"))
 
     def by_preference(self) -> Iterator[str]:
         """Names of sources, those trained on last first; then what the recipe has beside them."""

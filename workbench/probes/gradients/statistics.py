@@ -21,7 +21,12 @@ from workbench.probes.gradients.definitions import (
     Products,
     cosine,
 )
-from workbench.probes.gradients.intervals import fraction_intervals, ratio_interval, share_interval
+from workbench.probes.gradients.intervals import (
+    change_intervals,
+    fraction_intervals,
+    ratio_interval,
+    share_interval,
+)
 
 COMMON = (
     *("cos", "interference", "image_ceiling", "video_ceiling", "image_norm", "video_norm"),
@@ -170,6 +175,7 @@ class Summary:
 
     Attributes:
         estimates: ratios of means (cosines: means), ``[S, M, G, N, bound]``.
+        trend: each at the largest frame count minus at the smallest, paired, ``[S, M, G, bound]``.
         pairs_used: pairs behind each, ``[S, M, G, N]``.
         conflict: share of pairs with <g_I, g_V> < 0, Wilson, ``[M, G, N, bound]``.
         signal: share of an image gradient's square that another batch repeats,
@@ -179,6 +185,7 @@ class Summary:
     """
 
     estimates: np.ndarray
+    trend: np.ndarray
     pairs_used: np.ndarray
     conflict: np.ndarray
     signal: np.ndarray
@@ -193,6 +200,11 @@ def summarise(
     flat = fraction_intervals(tops.reshape(-1, design.pairs), bottoms.reshape(-1, design.pairs), seed)
     estimates = flat.reshape(*tops.shape[:-1], 3)
     estimates[_SQUARED] = np.sqrt(estimates[_SQUARED])
+    few, many = int(np.argmin(design.frames)), int(np.argmax(design.frames))
+    roots = np.zeros(tops.shape[:3], dtype=bool)
+    roots[_SQUARED] = True
+    ends = [tuple(x[..., n, :].reshape(-1, design.pairs) for x in (tops, bottoms)) for n in (few, many)]
+    trend = change_intervals((ends[0][0], ends[0][1]), (ends[1][0], ends[1][1]), roots.ravel(), seed)
     used = (np.isfinite(tops) & np.isfinite(bottoms)).sum(-1).astype(np.int32)
     m_n, g_n, n_n = len(design.metrics), len(design.groups), len(design.frames)
     conflict = np.full((m_n, g_n, n_n, 3), np.nan)
@@ -214,7 +226,7 @@ def summarise(
                 conflict[m, g, n] = share_interval(int((there < 0).sum()), len(there))
                 if design.pairs > 1:
                     corrected[m, g, n] = _corrected(sums, design, frames, repeated, signal[m, g], seed)
-    return Summary(estimates, used, conflict, signal, corrected)
+    return Summary(estimates, trend.reshape(*tops.shape[:3], 3), used, conflict, signal, corrected)
 
 
 def _corrected(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.captures import Capture
-from workbench.probes.gradients.intervals import fraction_intervals
 from workbench.probes.gradients.read import of_kind, step_check
 
 NOTHING = "no difference shown"
@@ -51,17 +50,11 @@ class _View:
             self.capture.arrays["estimates"][self.meta["statistics"].index(name), self.m, self.g, n]
         )
 
-    def pairs(self, name: str) -> np.ndarray:
-        """Values ``[B, N]``."""
-        return np.asarray(
-            self.capture.arrays["values"][self.meta["statistics"].index(name), self.m, :, self.g]
-        )
-
     def signal(self) -> str:
         share, low, high = self.capture.arrays["signal"][self.m, self.g]
         if np.isnan(share):
             return f"In {self.where} image batches give no gradient: nothing can be compared there."
-        text = f"{100 * share:.0f}% [{100 * low:.0f}, {100 * high:.0f}] of an image gradient's square in {self.where}"
+        text = f"{_percent((share, low, high))} of an image gradient's square in {self.where}"
         if not low > 0:
             return (
                 f"Image gradients are not distinguishable from batch noise: {text} is repeated by another batch, so "
@@ -89,9 +82,7 @@ class _View:
                     if high < 0.5
                     else "neither shown"
                 )
-                parts.append(
-                    f"{100 * rate:.0f}% [{100 * low:.0f}, {100 * high:.0f}] at {frames} frames ({side})"
-                )
+                parts.append(f"{_percent((rate, low, high))} at {frames} frames ({side})")
         return f"Share of pairs whose gradients conflict: {'; '.join(parts)}." if parts else ""
 
     def trend(self, name: str, title: str) -> str:
@@ -99,9 +90,8 @@ class _View:
         if len(self.frames) < 2:
             return ""
         few, many = int(np.argmin(self.frames)), int(np.argmax(self.frames))
-        values = self.pairs(name)
-        change = (values[:, many] - values[:, few])[None]
-        found = fraction_intervals(change, np.ones_like(change), int(self.meta["seed"] or 0))[0]
+        at = self.meta["statistics"].index(name)
+        found = np.asarray(self.capture.arrays["trend"][at, self.m, self.g])
         if np.isnan(found[1]):
             return ""
         verb = "higher" if found[1] > 0 else "lower" if found[2] < 0 else ""
@@ -163,6 +153,14 @@ def _interval(found: np.ndarray) -> str:
     if np.isnan(found[1]):
         return f"{_number(found[0])} [no interval]"
     return f"{_number(found[0])} [{_number(found[1])}, {_number(found[2])}]"
+
+
+def _percent(found: tuple[float, float, float]) -> str:
+    share, low, high = (
+        f"{100 * value:.0f}".replace("-0", "0") if abs(value) < 0.005 else f"{100 * value:.0f}"
+        for value in found
+    )
+    return f"{share}% [{low}, {high}]".replace("-", "\u2212")
 
 
 def _number(value: float) -> str:
