@@ -183,6 +183,17 @@ def open_target(
     )
 
 
+def newest_checkpoint(run: Path, checkpoint: str | None = None) -> tuple[Path, int | None]:
+    """(model folder, training steps behind it) of a run's checkpoint, the newest by default.
+
+    Raises:
+        ProbeError: the run has no such checkpoint, or one without a model.
+        CheckpointError, RunError: it cannot be read.
+    """
+    _, folder, _, step = _of_run(run, checkpoint)
+    return folder, step
+
+
 def _of_run(run: Path, checkpoint: str | None) -> tuple[Path, Path, str | None, int | None]:
     """(run directory, model folder, recipe hash, step) of a checkpoint."""
     from workbench.runs import Run
