@@ -55,6 +55,7 @@ def agreement_over(target: Target, rankings: Sequence[str] = RANKINGS, **asked: 
         "spearman": correlations,
         "agreement": np.array([mean_over_samples(column) for column in correlations.T]).reshape(-1, 4),
     }
+    arrays["agreement"][:, :3] = arrays["agreement"][:, :3].clip(-1, 1)  # no correlation lies outside
     if "ig" in names:
         arrays["completeness"] = np.array([_relative(capture) for capture in seen.captures])
     if asked.get("with_curves"):
