@@ -23,6 +23,7 @@ GROUPS = (
     "recipe",
     "jobs",
     "machine",
+    "sink",
     "runs",
     "report",
     "model",

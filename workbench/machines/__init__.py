@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from workbench.machines.attached import Attached, attach
     from workbench.machines.base import Job, Machine, Transport
     from workbench.machines.connect import machine
+    from workbench.machines.watching import watch
 
-__all__ = ["Attached", "Job", "Machine", "Transport", "attach", "machine"]
-_HOMES = {"Attached": "attached", "attach": "attached", "machine": "connect"}
+__all__ = ["Attached", "Job", "Machine", "Transport", "attach", "machine", "watch"]
+_HOMES = {"Attached": "attached", "attach": "attached", "machine": "connect", "watch": "watching"}
 
 
 def __getattr__(name: str) -> Any:

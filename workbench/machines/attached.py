@@ -98,13 +98,7 @@ class Attached:
 
     def so_far(self) -> Iterator[Item]:
         """Everything that has been written, stream by stream."""
-        cursors: dict[str, int] = {}
-        while True:
-            answer = self._look(cursors)
-            for stream, items in answer["events"].items():
-                yield from (Item(stream, data) for data in items)
-            if not answer["more"]:
-                return
+        yield from _items(self.answers({}, follow=False))
 
     def follow(
         self, every_s: float = EVERY_S, from_start: bool = True, patience_s: float = 600.0
@@ -123,13 +117,31 @@ class Attached:
         if not from_start:
             while self._look(cursors)["more"]:
                 pass
-        ended, away_since, pause = False, None, every_s
+        yield from _items(self.answers(cursors, True, every_s, patience_s))
+
+    def answers(
+        self,
+        cursors: dict[str, int],
+        follow: bool = True,
+        every_s: float = EVERY_S,
+        patience_s: float = 600.0,
+    ) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """What is written from ``cursors`` on, {stream: items}, as much at a time as one answer holds.
+
+        ``cursors`` (see ``Machine.tail``) stand behind what was given last: whoever keeps them can go on there.
+
+        Args:
+            follow: go on until the job has ended; False: until everything written so far was given.
+        """
+        ended, away_since, pause = not follow, None, every_s
         while True:
             try:
                 # asked before the look: what a job that has ended wrote is in the look that follows
                 ended = ended or self.machine.status(self.address.job)["reason"] is not None
                 answer = self._look(cursors)
             except Unreachable:
+                if not follow:
+                    raise
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > patience_s:
                     raise
@@ -137,9 +149,8 @@ class Attached:
                 pause = min(2 * pause, LONGEST_S)
                 continue
             away_since, pause = None, every_s
-            for stream, items in answer["events"].items():
-                for data in items:
-                    yield Item(stream, data)
+            if answer["events"]:
+                yield answer["events"]
             if answer["more"]:
                 continue
             if ended:
@@ -217,3 +228,10 @@ class Attached:
             todo = f"Attach to one: {self.address}/RUN"
             raise WorkbenchError("evaluate a checkpoint", "the address names a job, not a run", todo)
         return self.machine.evaluate(self.address.job, self.address.run, on_progress, **what)
+
+
+def _items(answers: Iterator[dict[str, list[dict[str, Any]]]]) -> Iterator[Item]:
+    for events in answers:
+        for stream, items in events.items():
+            for data in items:
+                yield Item(stream, data)

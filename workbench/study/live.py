@@ -263,7 +263,8 @@ class LiveStudy:
         return self._log_lines()[-1]
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, where a figure can be shown."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
@@ -273,7 +274,7 @@ class _View:
     """A line of progress and a figure under it, both updated in place; in a plain terminal only lines."""
 
     def __init__(self) -> None:
-        self._notebook = _in_notebook()
+        self._notebook = in_notebook()
         self._line: Any = None
         self._printed = ""
         self._figure: LiveFigure | None = None
