@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from workbench.report import figures, tables
+from workbench.report.inside import look_inside
 from workbench.study.claims import PAPER
 from workbench.study.conclusions import conclude
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, analyse, measure_skills
@@ -73,6 +74,7 @@ def render(results: StudyResults) -> str:
     environment = Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined)
     environment.filters["signed"] = _signed
     conclusions = conclude(analysis)
+    inside = look_inside(results)
     rows = tables.numbers(analysis)
     csv = base64.b64encode(tables.as_csv(rows).encode("utf-8")).decode("ascii")
     return environment.get_template("report.html").render(
@@ -86,6 +88,8 @@ def render(results: StudyResults) -> str:
         measures=[MEASURE_TITLES[measure].capitalize() for measure in MEASURES],
         temporal=measure_skills(results, "video_temporal"),
         panels=_panels(results, analysis),
+        inside=[(piece, _json(piece.figure)) for piece in inside.pieces],
+        inside_unread=inside.unread,
         costs=tables.costs(results),
         numbers=rows,
         columns=tables.NUMBER_COLUMNS,
