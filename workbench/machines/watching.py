@@ -30,24 +30,19 @@ def watch(attached: Attached, every_s: float = 1.0, until_step: int | None = Non
     Raises:
         StoppedWatching: the kernel was interrupted; the training goes on.
     """
-    line: Any = None
-    figure: Any = None
     notebook, printed = in_notebook(), ""
     try:
         while True:
             status = attached.status()  # asked first: what a job that has ended wrote is in the rows below
             text = describe(attached, status)
             if notebook:
-                from IPython.display import display
+                from IPython.display import clear_output, display
 
-                rows = attached.metrics()
-                picture = {PLOTLY_MIME: json.loads(loss_figure(rows).to_json()), "text/plain": "loss"}
-                if line is None:
-                    line = display({"text/plain": text}, raw=True, display_id=True)
-                    figure = display(picture, raw=True, display_id=True)
-                else:
-                    line.update({"text/plain": text}, raw=True)
-                    figure.update(picture, raw=True)
+                # shown anew: JupyterLab does not redraw a plotly picture whose display is updated
+                picture = json.loads(loss_figure(attached.metrics()).to_json())
+                clear_output(wait=True)
+                display({"text/plain": text}, raw=True)
+                display({PLOTLY_MIME: picture, "text/plain": "loss"}, raw=True)
             elif text != printed:
                 print(text, flush=True)
             printed = text
