@@ -34,9 +34,10 @@ VERBS: dict[str, str] = {
     "read": "workbench.machines.files:read",
     "check": "workbench.machines.check:check",
     "evaluate": "workbench.machines.evaluate:evaluate_run",
+    "probe": "workbench.machines.probe:probe_run",
 }
 # Reading works between versions (the files say their own format); these start our code with their data.
-SAME_VERSION = ("submit", "resume", "evaluate")
+SAME_VERSION = ("submit", "resume", "evaluate", "probe")
 
 
 def handle(request: dict[str, Any], progress: Progress | None = None) -> dict[str, Any]:

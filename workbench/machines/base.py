@@ -187,6 +187,13 @@ class Machine:
         """Score a checkpoint of a run there; the table is written into the run (``agent``: evaluate)."""
         return self.call("evaluate", on_progress, job=job, run=run, **what)
 
+    def probe(self, job: str, run: str, on_progress: Progress | None = None, **what: Any) -> dict[str, Any]:
+        """Look inside a checkpoint of a run there: keys of a recipe's ``probes:`` section, ``name``, ``checkpoint``.
+
+        Captures stay in the run (``fetch`` brings them); what comes back is which they are and what they show in words.
+        """
+        return self.call("probe", on_progress, job=job, run=run, **what)
+
     def check(
         self, recipe: str | Path | None = None, on_progress: Progress | None = None, smoke: bool = True
     ) -> Report:

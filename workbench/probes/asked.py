@@ -7,6 +7,7 @@ made with the same section, is not made again: looking twice costs nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +181,11 @@ def _each(bench: _Bench, one: Callable[[Target, Sample], Capture], default: int 
         counts = bench.counts() if sample.is_video else (1,)
         for n in counts:
             suffix = f"f{n}-{sample.id}" if sample.is_video else sample.id
-            yield suffix, lambda sample=sample, n=n: one(bench.target([sample], n), sample)
+            yield suffix, functools.partial(_look_at, bench, one, sample, n)
+
+
+def _look_at(bench: _Bench, one: Callable[[Target, Sample], Capture], sample: Sample, frames: int) -> Capture:
+    return one(bench.target([sample], frames), sample)
 
 
 def _attention(bench: _Bench) -> Iterator[Piece]:
@@ -232,25 +237,27 @@ def _scatter(bench: _Bench) -> Iterator[Piece]:
     images = not any(sample.is_video for sample in samples)
     for n in (1,) if images else bench.counts():
         suite = bench.section.suite or next(iter(bench.sources.recipe.evaluation.suites))
-        yield suite if images else f"{suite}-f{n}", lambda n=n: one(n)
+        yield suite if images else f"{suite}-f{n}", functools.partial(one, n)
 
 
 def _fusion(bench: _Bench) -> Iterator[Piece]:
     from workbench.probes.fusion.probe import fusion_probe
 
     def one() -> Capture:
-        section, clips, images = bench.section, [], []
-        media = set()
+        section = bench.section
+        distinct: dict[Any, Sample] = {}  # several samples may ask about one clip
         for name in bench.sources.recipe.evaluation.suites.values():
             for sample in bench.sources.load(name)[1]:
-                if sample.media is not None and sample.media not in media:
-                    media.add(sample.media)
-                    (clips if sample.is_video else images).append(sample)
-        shown = clips[: section.videos or FUSION_VIDEOS] + images[: section.images or FUSION_IMAGES]
-        more = {"frames": section.frames} if section.frames else {}
+                if sample.media is not None:
+                    distinct.setdefault(sample.media, sample)
+        clips = [sample for sample in distinct.values() if sample.is_video][: section.videos or FUSION_VIDEOS]
+        images = [s for s in distinct.values() if not s.is_video][: section.images or FUSION_IMAGES]
+        words = bench.given(videos="", images="")
+        words |= {"frames": section.frames} if section.frames else {}
+        model, processor = bench.model
         return fusion_probe(
-            *bench.model, shown, bench.reader, seed=section.seed, checkpoint=bench.checkpoint,
-            recipe_hash=bench.recipe_hash, **bench.given(videos="", images=""), **more,
+            model, processor, clips + images, bench.reader, seed=section.seed, checkpoint=bench.checkpoint,
+            recipe_hash=bench.recipe_hash, **words,
         )  # fmt: skip
 
     yield "", one

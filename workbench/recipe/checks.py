@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from workbench.recipe.probes import check_probe
 from workbench.recipe.problems import Loc, Problem, from_validation, nearest
 from workbench.recipe.schema import FramesSection, ModelSection, Recipe, StageSection
 
@@ -64,6 +65,11 @@ def check(recipe: Recipe) -> Iterator[Problem]:
     for suite, source in recipe.evaluation.suites.items():
         yield from _file_name(("evaluation", "suites", suite), "a suite", suite)
         yield from _known(("evaluation", "suites", suite), "source", source, recipe.data.sources)
+    for name, probe in recipe.probes.items():
+        yield from _file_name(("probes", name), "a probe", name)
+        yield from check_probe(
+            ("probes", name), probe, recipe.evaluation.suites, recipe.data.sources, [BASE, *recipe.arms]
+        )
     if recipe.quick is not None:
         yield from _unique(("quick", "seeds"), recipe.quick.seeds)
         for i, name in enumerate(recipe.quick.arms):

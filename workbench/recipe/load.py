@@ -154,10 +154,10 @@ def recipe_hash(recipe: Recipe) -> str:
 
     It covers every value, defaults included (a default that changes makes another experiment), in canonical
     JSON: sorted keys, no spaces. ``machine`` is left out: the same experiment with other workers or on
-    another machine is the same experiment. Comments, key order, anchors and how a value came in
-    (``extends``, ``--set``) do not matter.
+    another machine is the same experiment. So are ``probes``, which only look. Comments, key order, anchors and
+    how a value came in (``extends``, ``--set``) do not matter.
     """
-    content = recipe.model_dump(mode="json", exclude={"machine"})
+    content = recipe.model_dump(mode="json", exclude={"machine", "probes"})
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

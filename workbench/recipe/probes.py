@@ -6,7 +6,7 @@ probes:
   spread: {probe: scatter, suite: image, against_start: true}
 ```
 Captures go to ``RUN/captures/`` of every run. They change nothing in the training, so the section is no part of a recipe's
-hash: a finished study, started again with more probes, only looks.
+hash. Runs that are finished are not looked into again: for them there are `workbench probe` and notebooks.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workbench.recipe.probes import ProbeSection
+
 GROUPS = ("encoder", "fusion", "merger", "llm")
 Positive = Annotated[int, Field(gt=0)]
 
@@ -158,6 +160,7 @@ class Recipe(Section):
     stages: tuple[StageSection, ...] = ()
     arms: dict[str, ArmSection] = {}
     evaluation: EvaluationSection = EvaluationSection()
+    probes: dict[str, ProbeSection] = {}  # name -> what is looked at inside the trained models, and when
     machine: MachineSection = MachineSection()
     quick: QuickSection | None = None
     output: str = "runs"

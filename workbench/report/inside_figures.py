@@ -17,10 +17,17 @@ from workbench.probes.fusion.read import WHOLE
 from workbench.probes.fusion.read import table as fusion_table
 from workbench.probes.gradients.read import of_kind
 from workbench.probes.gradients.read import table as gradient_table
+from workbench.report import theme
 from workbench.report.inside_words import TITLES, expect, frame_mass, mass_table
-from workbench.report.theme import MARKERS, PALETTE, ZERO, Style, layout
+from workbench.report.theme import MARKERS, PALETTE, ZERO, Style
 
 TITLE_ROOM = {"l": 64, "r": 24, "t": 96, "b": 56}
+
+
+def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
+    """The house layout with a grey for words that light and dark pages can both bear: no script swaps it here."""
+    font = {"family": theme.FONT, "size": 13, "color": "#737d89"}
+    return theme.layout(figure, height, **{"margin": TITLE_ROOM, "font": font} | more)
 
 
 def styles(titles: Sequence[str]) -> dict[str, Style]:
@@ -96,7 +103,7 @@ def gradients(
     figure.update_xaxes(title_text="frames a video is shown at", type="category")
     figure.update_yaxes(title_text="cosine (below 0: conflict)", col=1)
     figure.update_yaxes(title_text="|t| / |g_V| (1: all of it)", rangemode="tozero", col=2)
-    return layout(figure, 420, margin=TITLE_ROOM)
+    return layout(figure, 420)
 
 
 def gradient_modules(captures: Mapping[str, Capture], frames: int | None = None) -> go.Figure:
@@ -134,7 +141,7 @@ def gradient_modules(captures: Mapping[str, Capture], frames: int | None = None)
         title_text=f"cosine of image and video gradient at {frames} frames (below 0: conflict)"
     )
     figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=groups, autorange="reversed")
-    return layout(figure, 140 + 34 * max(3, len(groups)), margin=TITLE_ROOM)
+    return layout(figure, 140 + 34 * max(3, len(groups)))
 
 
 def scatter(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -173,7 +180,7 @@ def scatter(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(range(len(numbers))), ticktext=[TITLES[n] for n in numbers], autorange="reversed"
     )
-    return layout(figure, 140 + 44 * len(numbers), margin=TITLE_ROOM)
+    return layout(figure, 140 + 44 * len(numbers))
 
 
 def frame_masses(captures: Mapping[str, Sequence[Capture]]) -> go.Figure:
@@ -202,7 +209,7 @@ def frame_masses(captures: Mapping[str, Sequence[Capture]]) -> go.Figure:
     figure.update_xaxes(title_text="time in the clip, s")
     figure.update_yaxes(title_text="attention mass on the frame", col=1)
     figure.update_yaxes(rangemode="tozero")
-    return layout(figure, 400, margin=TITLE_ROOM)
+    return layout(figure, 400)
 
 
 def looked_and_mattered(atlas: Capture, knockout: Capture) -> go.Figure:
@@ -236,7 +243,7 @@ def looked_and_mattered(atlas: Capture, knockout: Capture) -> go.Figure:
     figure.update_xaxes(title_text="time in the clip, s")
     figure.update_yaxes(title_text="attention mass", col=1)
     figure.update_yaxes(title_text="change of log p(answer), nats", col=2)
-    return layout(figure, 360, margin=TITLE_ROOM, showlegend=False)
+    return layout(figure, 360, showlegend=False)
 
 
 def fusion(captures: Mapping[str, Capture], layer: int = 0) -> go.Figure:
@@ -267,7 +274,7 @@ def fusion(captures: Mapping[str, Capture], layer: int = 0) -> go.Figure:
     figure.update_xaxes(title_text=f"frames (up to {n} images or clips)", type="category")
     figure.update_yaxes(title_text="share of the input's norm", rangemode="tozero", col=1)
     figure.update_yaxes(title_text="effective frames", rangemode="tozero", col=2)
-    return layout(figure, 420, margin=TITLE_ROOM)
+    return layout(figure, 420)
 
 
 def fusion_branches(captures: Mapping[str, Capture], layer: int = 0) -> go.Figure:
@@ -290,4 +297,4 @@ def fusion_branches(captures: Mapping[str, Capture], layer: int = 0) -> go.Figur
     figure.add_hline(1 / len(branches), line={"color": ZERO, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="frames", type="category")
     figure.update_yaxes(title_text=f"weight beta in layer {layer} (dotted: equal)", col=1)
-    return layout(figure, 400, margin=TITLE_ROOM)
+    return layout(figure, 400)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from workbench.errors import WorkbenchError
-from workbench.recipe import load_recipe
-from workbench.recipe.probes import PARAMETERS, ProbeSection, check_probe
+from workbench.recipe import Recipe, load_recipe
+from workbench.recipe.probes import ProbeSection, check_probe
 from workbench.recipe.problems import from_validation
 from workbench.runs import run_status
 from workbench.study.live import LiveStudy, launch, project_root
@@ -99,7 +99,7 @@ def look(
             "Choose one of those, or run the study first",
             str(study.directory),
         )
-    wanted = section_of(study, section)
+    wanted = checked_section(study.recipe, section)
     start = None
     if arm != BASE:
         start = study.directory / "runs" / task_id(BASE, base_seed(study.recipe, seed))
@@ -108,18 +108,14 @@ def look(
     return load_captures(asked, tell)
 
 
-def section_of(study: LiveStudy, values: dict[str, Any]) -> ProbeSection:
-    """The values as a checked section. Raises WorkbenchError: the nearest valid key, as in a recipe."""
-    recipe = study.recipe
+def checked_section(recipe: Recipe, values: dict[str, Any]) -> ProbeSection:
+    """The values as a section of that recipe. Raises WorkbenchError: the nearest valid key, as in a recipe."""
     try:
         section = ProbeSection.model_validate(values)
-        problems = list(
-            check_probe((), section, recipe.evaluation.suites, recipe.data.sources, [BASE, *recipe.arms])
-        )
+        names = [BASE, *recipe.arms]
+        problems = list(check_probe((), section, recipe.evaluation.suites, recipe.data.sources, names))
     except ValidationError as error:
         problems = from_validation(error, ProbeSection)
     if problems:
-        probes = ", ".join(PARAMETERS)
-        todo = problems[0].todo if values.get("probe") in PARAMETERS else f"Probes are {probes}"
-        raise WorkbenchError("look with a probe", problems[0].found, todo)
+        raise WorkbenchError("look with a probe", problems[0].found, problems[0].todo)
     return section

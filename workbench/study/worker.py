@@ -26,6 +26,7 @@ from workbench.runs import Run
 from workbench.samples.reader import FrameCache, FrameReader
 from workbench.samples.sample import ClipInfo, Sample
 from workbench.samples.source import load_source
+from workbench.study.probing import Probing
 from workbench.study.tasks import BASE, Task, base_seed, eval_points, task_id
 from workbench.training.loop import Trainer
 from workbench.training.ranks import SilentRun
@@ -161,7 +162,9 @@ def _run(shared: Bench, run: Run | SilentRun, task: Task, command: str) -> None:
         command=command,
     )
     points = [trainer.total_steps] if arm is None else eval_points(recipe, trainer.total_steps)
-    trainer.points, score.last, score.check = frozenset(points), trainer.total_steps, trainer.check_stop
+    score.points, score.last, score.check = frozenset(points), trainer.total_steps, trainer.check_stop
+    score.probing = Probing(recipe, shared.study_dir, task, trainer.total_steps)
+    trainer.points = score.points | score.probing.points
     trainer.train()
     if arm is not None and arm.measure is not None and isinstance(run, Run):
         samples = shared.source(arm.measure.source)
@@ -171,20 +174,28 @@ def _run(shared: Bench, run: Run | SilentRun, task: Task, command: str) -> None:
         }
         table = losses_by_frames(model, processor, samples, plans, shared.reader, _packing(stages[-1]))
         table.to_parquet(run.directory / MEASURED)
+    if isinstance(run, Run):
+        score.probing.after(run)
 
 
 class _Score:
-    """Called by the trainer at every evaluation point."""
+    """Called by the trainer at every point: evaluations, and probes that the recipe wants on the way."""
 
     def __init__(self, shared: Bench, run: Run | SilentRun, task: Task, model: Any, processor: Any) -> None:
         self.call: Callable[[int, bool], None] = lambda step, final: _evaluate(
             shared, run, task, model, processor, step, final, self.check
         )
+        self.run, self.model, self.processor = run, model, processor
         self.last = 0
+        self.points: frozenset[int] = frozenset()
+        self.probing: Probing | None = None
         self.check: Callable[[], None] = _nothing
 
     def __call__(self, step: int) -> None:
-        self.call(step, step == self.last)
+        if self.probing is not None and isinstance(self.run, Run):
+            self.probing.during(self.run, step, self.model, self.processor, self.check)
+        if step in self.points:
+            self.call(step, step == self.last)
 
 
 def _model(shared: Bench, run: Run | SilentRun, task: Task) -> tuple[Any, Any]:
