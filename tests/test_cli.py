@@ -60,7 +60,11 @@ def test_help_lists_every_command_quickly():
 
 def test_every_file_of_the_command_line_is_known():
     files = {path.stem for path in Path(main.__code__.co_filename).parent.glob("*.py")}
-    assert files - {"__init__", "__main__", "main"} == set(GROUPS)
+    probes = {name for name in files if name.startswith("probe_")}  # one a verb of `workbench probe`
+    assert files - {"__init__", "__main__", "main"} - probes == set(GROUPS)
+    from workbench.cli.probe import PROBES
+
+    assert {name.removeprefix("probe_") for name in probes} <= set(PROBES)
 
 
 def test_version_and_no_command():
