@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 PLOTLY = "application/vnd.plotly.v1+json"
 SMALLER = {  # what a reader would change in the notebook's own cell of numbers
     "04_gradients": ("(2, 8, 16), 8, 32", "(2, 4), 3, 4"),
-    "02_attention": ("(2, 8, 16), 16, 64, 2", "(2, 4), 3, 6, 1"),
+    "02_attention": ("(2, 8, 16), 16, 64, 5", "(2, 4), 3, 6, 1"),
     "03_fusion": ("(2, 4, 8, 16), 16, 48", "(2, 4), 3, 4"),
 }
 FIGURES = {"02_attention": 3, "03_fusion": 2, "04_gradients": 2}

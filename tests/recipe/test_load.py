@@ -209,10 +209,12 @@ def test_hash_is_of_the_values_without_the_machine(tmp_path):
     path = write(tmp_path, "r.yaml", VALID)
     recipe = load_recipe(path)
     content = recipe.model_dump(mode="json")
-    del content["machine"]
+    del content["machine"], content["probes"]  # neither changes what is trained
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert recipe_hash(recipe) == hashlib.sha256(text.encode()).hexdigest()
     assert recipe_hash(load_recipe(path, {"machine.workers": 7})) == recipe_hash(recipe)
+    looked = load_recipe(path, {"probes": {"one": {"probe": "fusion"}}})
+    assert looked.probes and recipe_hash(looked) == recipe_hash(recipe)
     assert recipe_hash(load_recipe(path, {"stages.0.steps": 11})) != recipe_hash(recipe)
     reordered = yaml.safe_dump(yaml.safe_load(VALID), sort_keys=True) + "# a comment\n"
     assert recipe_hash(load_recipe(write(tmp_path, "s.yaml", reordered))) == recipe_hash(recipe)

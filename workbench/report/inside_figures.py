@@ -113,8 +113,8 @@ def gradient_modules(captures: Mapping[str, Capture], frames: int | None = None)
         CaptureError: another kind.
     """
     figure, look = go.Figure(), styles(list(captures))
-    counts = of_kind(next(iter(captures.values()))).meta["frame_counts"]
-    frames = max(counts) if frames is None else frames
+    meta = of_kind(next(iter(captures.values()))).meta
+    pairs, frames = meta["pairs"], max(meta["frame_counts"]) if frames is None else frames
     groups: list[str] = []
     for i, (title, capture) in enumerate(captures.items()):
         rows = gradient_table(capture)
@@ -138,7 +138,7 @@ def gradient_modules(captures: Mapping[str, Capture], frames: int | None = None)
         )  # fmt: skip
     figure.add_vline(0, line={"color": ZERO, "width": 1})
     figure.update_xaxes(
-        title_text=f"cosine of image and video gradient at {frames} frames (below 0: conflict)"
+        title_text=f"cosine of gradients at {frames} frames, {pairs} pairs (below 0: conflict)"
     )
     figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=groups, autorange="reversed")
     return layout(figure, 140 + 34 * max(3, len(groups)))
