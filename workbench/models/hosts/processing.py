@@ -20,11 +20,11 @@ from workbench.errors import CheckpointError, DataError
 from workbench.models.hosts.chat import ChatFormat
 from workbench.models.hosts.media import Media, Part, join, text_part
 from workbench.models.hosts.settings import PictureSettings, ProcessorFiles, picture_settings
+from workbench.models.shared import IGNORE, padded
 from workbench.models.tokenmap import ANSWER, SYSTEM, TEMPLATE, TokenMap
 from workbench.models.videolm import Prepared
 from workbench.samples.sample import Clip, Sample
 
-IGNORE = -100
 DEFAULT_RATE = (
     2.0  # frames/s of copies of one image, which have no time: the published processors' sampling rate
 )
@@ -226,18 +226,7 @@ class HostProcessor(ABC):
 
     def batch(self, prepared: Sequence[Prepared], side: str = "left") -> dict[str, Tensor]:
         """A padded batch with ``attention_mask``, ready for ``generate`` (``side="left"``) or ``forward``."""
-        longest = max(len(p) for p in prepared)
-        ids = torch.full((len(prepared), longest), self.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, p in enumerate(prepared):
-            where = slice(longest - len(p), None) if side == "left" else slice(0, len(p))
-            ids[i, where], mask[i, where] = p.input_ids, 1
-        out = {"input_ids": ids, "attention_mask": mask}
-        pixels = [p.pixel_values for p in prepared if p.pixel_values is not None]
-        if pixels:
-            out["pixel_values"] = torch.cat(pixels)
-            out["grids"] = torch.tensor([p.grid for p in prepared if p.grid is not None])
-        return out
+        return padded(prepared, self.pad_token_id, side)
 
     # ------------------------------------------------------------------------------------------ disk
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
+from workbench.models.shared import answer_loss
 from workbench.models.tempflex.configuration import TempFlexConfig
 from workbench.models.tempflex.encoder import NaFlexEncoder
 from workbench.models.tempflex.fusion import TemporalFiberFusion
@@ -29,8 +29,6 @@ from workbench.models.tempflex.packed import plan_packing
 from workbench.models.tempflex.visual import VisualPath, as_grids, repeat_media
 from workbench.models.videolm import Prepared
 from workbench.samples.sample import Clip, Sample
-
-IGNORE = -100
 
 
 @dataclass
@@ -208,25 +206,14 @@ class TempFlexForConditionalGeneration(VisualPath, PreTrainedModel, GenerationMi
             **kwargs,
         )
         hidden = out.last_hidden_state
-        loss = self._loss(hidden, labels, segment_ids, num_items) if labels is not None else None
+        loss = None
+        if labels is not None:
+            loss = answer_loss(self._logits, hidden, labels, segment_ids, num_items)
         logits = None
         if return_logits or (return_logits is None and labels is None):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self._logits(hidden if isinstance(keep, slice) and keep.start == 0 else hidden[:, keep])
         return TempFlexOutput(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
-
-    def _loss(
-        self, hidden_BLD: Tensor, labels: Tensor, segment_ids: Tensor | None, num_items: int | Tensor | None
-    ) -> Tensor:
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
-        if segment_ids is not None:  # the first token of a segment is nobody's target
-            same = F.pad(segment_ids[:, 1:] == segment_ids[:, :-1], (0, 1), value=False)
-            targets = targets.masked_fill(~same, IGNORE)
-        targets = targets.flatten()
-        places = (targets != IGNORE).nonzero().flatten()
-        logits = self._logits(hidden_BLD.flatten(0, 1).index_select(0, places))
-        total = F.cross_entropy(logits.float(), targets[places], reduction="sum")
-        return total / (max(1, len(places)) if num_items is None else num_items)
 
     def logits_at(self, input_ids: Tensor, at: Tensor, **inputs: Any) -> Tensor:
         """Logits at chosen places only: ``at [K, 2]`` holds (row, column); returns ``[K, V]``. ``inputs`` as

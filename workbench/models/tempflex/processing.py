@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from workbench.errors import CheckpointError, DataError
+from workbench.models.shared import IGNORE, padded
 from workbench.models.tempflex.configuration import TempFlexConfig
 from workbench.models.tempflex.encodings import Placement, patchify, place_for, pooled_ranges, visual_tokens
 from workbench.models.tempflex.merger import MergeMode, merged_cells
@@ -28,7 +29,6 @@ from workbench.models.tokenmap import ANSWER, NEWLINE, QUESTION, TEMPLATE, VISUA
 from workbench.models.videolm import Prepared
 from workbench.samples.sample import Clip, Sample
 
-IGNORE = -100
 FILE = "tempflex_processor.json"
 _KEPT_TEXTS = 200_000  # turns remembered before the memory is emptied
 
@@ -216,19 +216,7 @@ class TempFlexProcessor:
 
     def batch(self, prepared: Sequence[Prepared], side: str = "left") -> dict[str, Tensor]:
         """A padded batch with ``attention_mask``, ready for ``generate`` (``side="left"``) or ``forward``."""
-        longest = max(len(p.input_ids) for p in prepared)
-        ids = torch.full((len(prepared), longest), self.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, p in enumerate(prepared):
-            n = len(p.input_ids)
-            where = slice(longest - n, None) if side == "left" else slice(0, n)
-            ids[i, where], mask[i, where] = p.input_ids, 1
-        out = {"input_ids": ids, "attention_mask": mask}
-        pixels = [p.pixel_values for p in prepared if p.pixel_values is not None]
-        if pixels:
-            out["pixel_values"] = torch.cat(pixels)
-            out["grids"] = torch.tensor([p.grid for p in prepared if p.grid is not None])
-        return out
+        return padded(prepared, self.pad_token_id, side)
 
     # ------------------------------------------------------------------------------------------ disk
 
