@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 from pathlib import Path
 
 # each has register(verbs) in workbench.cli.probe_NAME; verbs appear in this order
@@ -20,9 +19,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("probe", help="look inside a trained model and keep what was seen")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
     for probe in PROBES:
-        name = f"workbench.cli.probe_{probe}"
-        if importlib.util.find_spec(name) is not None:
-            importlib.import_module(name).register(verbs)
+        importlib.import_module(f"workbench.cli.probe_{probe}").register(verbs)
 
 
 def common_arguments(parser: argparse.ArgumentParser, samples: bool = True) -> None:
