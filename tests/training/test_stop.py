@@ -71,6 +71,38 @@ def data_dries_up(step: int, pipe: Path) -> None:
     loop.clip_of, Run.metric = clip_of, written
 
 
+def stop_in_checkpoint(calls: int) -> None:
+    """Ask for a stop when a checkpoint has its weights and not yet its optimizer, the ``calls``-th time."""
+    from workbench.training import loop
+
+    seen, save = [], loop.save_trainer
+
+    def saving(directory: Path, *rest):
+        seen.append(1)
+        if len(seen) == calls:
+            assert directory.name.endswith(".partial")
+            Run.open(directory.parents[1]).ask("stop")
+        return save(directory, *rest)
+
+    loop.save_trainer = saving
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_stop_inside_a_checkpoint_finishes_it_and_one_more_step(tmp_path, straight, calls):
+    path, out = recipe(tmp_path, evaluation=EVALUATION), tmp_path / "out"
+    assert run(path, out, functools.partial(stop_in_checkpoint, calls)) == 130
+    record = Run.open(base(out))
+    last = int(record.metrics()["step"].max())
+    newest = record.latest_checkpoint()
+    assert record.status().state == "interrupted" and last < 16
+    assert newest is not None and newest.name == f"step-{last:06d}"
+    assert not list((base(out) / "checkpoints").glob("*.partial"))
+    saved = [event["name"] for event in record.events() if event["kind"] == "checkpoint"]
+    assert len(saved) == calls + 1  # the one that was interrupted, whole, and that of the stop
+    assert run(path, out) == 0
+    pd.testing.assert_frame_equal(rows(base(out)), rows(base(straight)), check_exact=True)
+
+
 @pytest.mark.parametrize("step", [3, 8, 12])  # at a checkpoint, at a stage's end, between two
 def test_a_stop_while_data_is_awaited_saves_what_is_done(tmp_path, straight, step):
     path, out, pipe = recipe(tmp_path, evaluation=EVALUATION), tmp_path / "out", tmp_path / "pipe"
