@@ -59,8 +59,10 @@ class JupyterServer:
         port: int = 0,
         token: str = "",
         debug: bool = False,
+        through: JupyterServer | None = None,
     ) -> None:
-        self.folder, self.gateway, self.certificate = folder, gateway, certificate
+        """``through``: its kernels run at that gateway, as with ``jupyter lab --gateway-url``."""
+        self.folder, self.gateway, self.certificate, self.through = folder, gateway, certificate, through
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.token = port or free_port(), token or secrets.token_hex(24)
         self.log, self.debug = folder / "server.log", debug
@@ -81,6 +83,7 @@ class JupyterServer:
             argv += ["--no-browser", "--allow-root", f"--ServerApp.root_dir={self.folder}"]
             argv += ["--ServerApp.jpserver_extensions={}"]
         argv += ["--debug"] if self.debug else []
+        argv += [f"--gateway-url={self.through.url}"] if self.through is not None else []
         if self.certificate is not None:
             argv += [f"--{prefix}.certfile={self.certificate}/server.pem"]
             argv += [f"--{prefix}.keyfile={self.certificate}/server.key"]
@@ -89,6 +92,8 @@ class JupyterServer:
             f"JUPYTER_{kind}_DIR": str(self.folder / kind.lower()) for kind in ("CONFIG", "RUNTIME")
         }
         environment |= {"IPYTHONDIR": str(self.folder / "ipython"), "PYTHONPATH": str(ROOT)}
+        if self.through is not None:
+            environment["JUPYTER_GATEWAY_AUTH_TOKEN"] = self.through.token
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from workbench.machines.base import Machine
 from workbench.machines.config import JupyterEntry
 from workbench.machines.jupyter import JupyterTransport
 from workbench.machines.jupyter_api import Cut, Server, Token
+from workbench.machines.kernel_call import KernelConnection
 
 VARIABLE = "WB_TEST_TOKEN"
 
@@ -197,6 +199,25 @@ def test_kernel_gateway(home, monkeypatch):
         assert "no living kernel nosuch" in error_of(server, monkeypatch, home, kernel_id="nosuch")
         assert "refuses the token" in error_of(server, monkeypatch, home, token="wrong")
         assert len(server.kernels()) == 1
+
+
+def test_gateway_url(home, monkeypatch):
+    """Notebook server here, its kernels on the other machine: we reach it through both, and `local` is there."""
+    with (
+        running(JupyterServer(home / "gpu", gateway=True)) as gpu,
+        running(JupyterServer(home / "laptop", through=gpu)) as laptop,
+        connected(laptop, monkeypatch, home) as (machine, told),
+    ):
+        assert machine.hello()["protocol"] == 1 and not told and not laptop.kernels()
+        ((kernel, pid),) = gpu.kernels().items()
+        entry = JupyterEntry(kind="jupyter", url=laptop.url, token_env=VARIABLE)
+        server = Server("laptop", entry, Token(laptop.token), None)
+        connection = KernelConnection(server, kernel, "reader")
+        code = "import os, json, workbench\nfound = workbench.machine('local').hello()"
+        said = connection.evaluate(code, "json.dumps([os.getpid(), found['protocol'], found['root']])")
+        connection.close()
+        where, protocol, root = json.loads(said)
+        assert (where, protocol) == (pid, 1) and Path(root).is_absolute()
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------
