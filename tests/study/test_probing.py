@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.machines.servers import JupyterServer, running
+from tests.machines.test_jupyter import connected
 from tests.machines.toys import end_all, local
 from tests.training.processes import run as train
 from tests.training.studies import RECIPE, recipe, rows
@@ -91,6 +93,24 @@ def test_a_machine_looks_when_asked_and_takes_what_is_there(probed, tmp_path):
     assert (study / row["path"]).stat().st_mtime_ns == written
     copy = machine.fetch("tiny", tmp_path / "here")
     assert Capture.load(copy / row["path"]).kind == "fusion"
+
+
+def test_the_same_through_a_remote_kernel(probed, tmp_path, monkeypatch):
+    """A real token-protected server on loopback: progress streams, arrays come by ``fetch``."""
+    _, study = probed
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    what = {"probe": "fusion", "frames": [2], "videos": 2, "images": 2, "name": "far"}
+    told: list[dict] = []
+    with (
+        running(JupyterServer(tmp_path / "server")) as server,
+        connected(server, monkeypatch, study.parent) as (machine, _),
+    ):
+        found = machine.probe("tiny", "base-s0", told.append, **what)
+        (row,) = found["captures"]
+        copy = machine.fetch("tiny", tmp_path / "here")
+    assert told[0]["doing"] == "loading" and told[-1]["done"] == told[-1]["total"]
+    assert any("Still images move by" in sentence for sentence in found["words"])
+    assert (copy / row["path"]).read_bytes() == (study / row["path"]).read_bytes()
 
 
 @pytest.mark.parametrize(
