@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import re
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,8 +26,12 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """Nothing of the real user's machines; the notebook's folder is below this one."""
+def home(monkeypatch):
+    """Nothing of the real user's machines; the notebook's folder is below this one.
+
+    Its path is short, unlike ``tmp_path``: browsers and kernels put sockets below it, whose paths may have 107 bytes.
+    """
+    tmp_path = Path(tempfile.mkdtemp(prefix="wb-")).resolve()
     for name in ("STATE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.delenv("WORKBENCH_MACHINES", raising=False)
@@ -38,6 +44,7 @@ def home(tmp_path, monkeypatch):
         left = remaining(tmp_path)
     for process in left:
         process.kill()
+    shutil.rmtree(tmp_path, ignore_errors=True)
     assert not left, "processes of the notebook are left"
 
 
