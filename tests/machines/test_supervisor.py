@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import signal
 import subprocess
 from pathlib import Path
@@ -118,10 +119,15 @@ def test_kill_9_of_the_supervisor_lets_the_training_save_and_end(tmp_path):
 def test_stop_finishes_the_step_saves_and_leaves_nothing(tmp_path):
     study = start_toy(tmp_path, steps=2000)
     until(lambda: step_of(study) >= 6)
-    local(tmp_path).signal("toy", "checkpoint")
-    before = rows(study)[-1]
     made = Run.open(study / "runs" / "base-s0")
-    until(lambda: any(int(p.name[5:]) % 5 and int(p.name[5:]) >= before for p in made.checkpoints()), 10)
+
+    def checkpoint_between_two() -> bool:
+        """Asked for until one falls between the toy's own, every fifth step; events, as the next one replaces it."""
+        local(tmp_path).signal("toy", "checkpoint")
+        time.sleep(0.3)
+        return any(int(e["name"][5:]) % 5 for e in made.events() if e["kind"] == "checkpoint")
+
+    until(checkpoint_between_two, 20)
     local(tmp_path).signal("toy", "stop")
     assert job_status(study)["state"] in ("running", "stopping", "stopped")
     assert end_of(study, 20)["reason"] == "stopped"
