@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
