@@ -79,7 +79,7 @@ def test_two_ranks_equal_one(tmp_path, root):
     np.testing.assert_allclose(found["loss"][early], expected["loss"][early], rtol=1e-5)
     # Adam amplifies rounding from step to step, and a fresh alignment head has small second moments
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
-    np.testing.assert_allclose(found["grad_norm"], expected["grad_norm"], rtol=5e-3)
+    np.testing.assert_allclose(found["grad_norm"], expected["grad_norm"], rtol=1e-3)
     for stage, tolerance in (("mixed", 1e-4), ("uneven", 5e-4)):  # rates are 1e-3
         mine, theirs = (load_file(weights_of(r, stage)) for r in (two, one))
         apart = [(mine[name] - value).abs().flatten() for name, value in theirs.items()]
