@@ -11,12 +11,13 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements/constraints.txt
+$(STAMP): pyproject.toml requirements/constraints.txt frontend/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c requirements/constraints.txt $(PIP_ARGS) torch
 	$(BIN)/python -m pip install -q -c requirements/constraints.txt $(PIP_ARGS) -e '.[dev]'
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	@if command -v npm >/dev/null; then npm ci --silent --prefix frontend; else echo "No npm: the tests of the browser side will be skipped"; fi
 	touch $(STAMP)
 
 study: setup

@@ -32,6 +32,7 @@ def test_import_contracts_are_kept():
         ("workbench.cli", (*HEAVY, "pandas", "pyarrow", "pydantic", "plotly")),
         ("workbench.study.results", HEAVY[:4]),
         ("workbench.report", HEAVY[:4]),
+        ("workbench.views", (*HEAVY[:4], "matplotlib", "anywidget")),
     ],
 )
 def test_light_rooms_bring_nothing_heavy_along(module, unwanted):

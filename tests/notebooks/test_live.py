@@ -15,11 +15,11 @@ import pytest
 
 from tests.notebooks.small import ROOT, overrides
 from workbench.errors import Interrupted, RecipeError, WorkbenchError
-from workbench.report.live import LiveFigure
 from workbench.runs import read_events, read_metrics, run_status
 from workbench.study.live import StoppedWatching, describe, launch, project_root
 from workbench.study.snapshot import TaskNow, remaining_seconds
 from workbench.study.tasks import Task
+from workbench.views.charts.live import LiveFigure
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -137,6 +137,6 @@ def test_the_command_line_runs_as_a_module_and_watching_needs_no_torch():
         [sys.executable, "-m", "workbench.cli", "--version"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0 and done.stdout.startswith("workbench ")
-    code = "import sys, workbench.study.live, workbench.report.live; print('torch' in sys.modules)"
+    code = "import sys, workbench.study.live, workbench.views.charts.live; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr

@@ -16,10 +16,11 @@ import pytest
 from tests.study.studies import loaded, study
 from tests.study.synthetic import DEFAULT_ARMS, ArmTruth, write_study
 from workbench.cli import main
-from workbench.report import build_report, figures, show_live
+from workbench.report import build_report, show_live
 from workbench.report.build import render
 from workbench.study.contrasts import analyse
 from workbench.study.results import StudyError, load_results
+from workbench.views.charts import study as figures
 
 MAKERS = [
     figures.plane,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.study.studies import loaded
 from tests.study.synthetic import ArmTruth, write_study
-from workbench.report import figures
 from workbench.report.build import render
 from workbench.study.conclusions import conclude
 from workbench.study.contrasts import MEASURES, analyse, controls, planned_pairs
 from workbench.study.results import load_results
+from workbench.views.charts import study as figures
 
 PAIRS = {("hybrid", "random-matched"), ("keywords", "random-keywords")}
 

@@ -75,7 +75,7 @@ def said(capture: Any, run: str) -> list[str]:
     """What a capture shows, in sentences; none for the kinds that only a figure shows."""
     from workbench.probes.fusion import words as fusion_words
     from workbench.probes.gradients import words as gradient_words
-    from workbench.report import inside_words
+    from workbench.views.charts import inside_words
 
     try:
         if capture.kind == "gradients":

@@ -74,7 +74,7 @@ def loss_figure(metrics: pd.DataFrame) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    from workbench.report.theme import DASHES, PALETTE, layout
+    from workbench.views.theme import DASHES, PALETTE, layout
 
     figure = go.Figure()
     keys = [key for key in ("run", "stage") if key in metrics]

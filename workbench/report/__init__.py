@@ -3,6 +3,6 @@ torch.
 """
 
 from workbench.report.build import build_report
-from workbench.report.figures import show_live
+from workbench.views.charts.study import show_live
 
 __all__ = ["build_report", "show_live"]

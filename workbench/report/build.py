@@ -15,7 +15,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from workbench.report import figures, tables
+from workbench.report import tables
 from workbench.report.inside import look_inside
 from workbench.study.claims import PAPER
 from workbench.study.conclusions import conclude
@@ -23,6 +23,7 @@ from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, analys
 from workbench.study.curves import curve_table
 from workbench.study.results import StudyError, StudyResults, load_results
 from workbench.study.wording import Conclusion, interval, number, points
+from workbench.views.charts import study as figures
 
 GROUPS = {
     "effect": "What Video-SFT did",

@@ -15,10 +15,11 @@ from workbench.captures import Capture, CaptureError
 from workbench.probes.fusion import comparison_words
 from workbench.probes.fusion import words as fusion_words
 from workbench.probes.gradients import words as gradient_words
-from workbench.report import inside_figures, inside_words
 from workbench.runs import captures as files
 from workbench.study.arms import BASE
 from workbench.study.results import StudyResults
+from workbench.views.charts import inside as inside_figures
+from workbench.views.charts import inside_words
 
 
 @dataclass(frozen=True)

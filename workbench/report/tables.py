@@ -9,11 +9,11 @@ import math
 import re
 from typing import Any
 
-from workbench.report.theme import BASE_COLOUR, arm_styles
 from workbench.study.arms import BASE
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast
 from workbench.study.curves import curve_table
 from workbench.study.results import StudyResults
+from workbench.views.theme import BASE_COLOUR, arm_styles
 
 NUMBER_COLUMNS = (
     "table",

@@ -29,7 +29,7 @@ from workbench.study.snapshot import Snapshot, StudyReader
 from workbench.study.tasks import Task, make_tasks
 
 if TYPE_CHECKING:
-    from workbench.report.live import LiveFigure
+    from workbench.views.charts.live import LiveFigure
 
 LOG, PROCESS = "study.log", "process.json"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -299,7 +299,7 @@ class _View:
         if snapshot is None:
             return
         if self._figure is None:
-            from workbench.report.live import LiveFigure
+            from workbench.views.charts.live import LiveFigure
 
             self._figure = LiveFigure(snapshot, self._widget)
             shown = self._figure.figure._repr_mimebundle_() if self._widget else self._picture()

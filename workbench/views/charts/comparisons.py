@@ -7,9 +7,9 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.report.theme import ZERO, error_bars, layout, study_styles
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Contrast, analyse
 from workbench.study.results import StudyResults
+from workbench.views.theme import ZERO, error_bars, layout, study_styles
 
 BUDGET, FORGOTTEN = "#56B4E9", "#D55E00"
 HATCH = {"fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.6)", "size": 7, "solidity": 0.25}

@@ -17,9 +17,9 @@ from workbench.probes.fusion.read import WHOLE
 from workbench.probes.fusion.read import table as fusion_table
 from workbench.probes.gradients.read import of_kind
 from workbench.probes.gradients.read import table as gradient_table
-from workbench.report import theme
-from workbench.report.inside_words import TITLES, expect, frame_mass, mass_table
-from workbench.report.theme import MARKERS, PALETTE, ZERO, Style
+from workbench.views import theme
+from workbench.views.charts.inside_words import TITLES, expect, frame_mass, mass_table
+from workbench.views.theme import MARKERS, PALETTE, ZERO, Style
 
 TITLE_ROOM = {"l": 64, "r": 24, "t": 96, "b": 56}
 

@@ -12,12 +12,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.report.theme import BASE_COLOUR, Style, arm_styles, layout
 from workbench.study.arms import BASE
 from workbench.study.curves import curve_table
 from workbench.study.intervals import seed_means
 from workbench.study.results import StudyResults
 from workbench.study.snapshot import Snapshot, TaskNow
+from workbench.views.theme import BASE_COLOUR, Style, arm_styles, layout
 
 PANELS = {"image": 2, "video": 3}  # measure -> column; the loss is in column 1
 SMOOTH = 11  # steps of the moving mean that makes a noisy loss readable

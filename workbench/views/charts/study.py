@@ -10,13 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.report.comparisons import copies, forest, skill_changes
-from workbench.report.theme import ZERO, Style, error_bars, layout, study_styles
 from workbench.study.arms import BASE
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, analyse
 from workbench.study.curves import curve_table
 from workbench.study.intervals import seed_means
 from workbench.study.results import StudyResults, load_results
+from workbench.views.charts.comparisons import copies, forest, skill_changes
+from workbench.views.theme import ZERO, Style, error_bars, layout, study_styles
 
 __all__ = ["copies", "curves", "forest", "frames", "plane", "show_live", "skill_changes"]
 
