@@ -46,3 +46,13 @@ def common_arguments(parser: argparse.ArgumentParser, samples: bool = True) -> N
         "--frames", type=int, metavar="N", help="frames a video (default: the recipe's, or 8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default 0)")
+
+
+def pictures_argument(parser: argparse.ArgumentParser) -> None:
+    """For probes whose captures hold the frames they looked at."""
+    parser.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="leave the frames out of the capture (default: kept, at most 160 pixels wide or high)",
+    )

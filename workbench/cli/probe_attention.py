@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from workbench.cli.probe import common_arguments
+from workbench.cli.probe import common_arguments, pictures_argument
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -16,6 +16,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         description="Exact attention rows, checked in every layer against the layer's own output.",
     )
     common_arguments(rows)
+    pictures_argument(rows)
     rows.add_argument(
         "--where", choices=("llm", "encoder", "generation"), default="llm", help="which part looks"
     )
@@ -42,6 +43,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "atlas", help="attention mass on every frame, question and answer, of every query"
     )
     common_arguments(atlas)
+    pictures_argument(atlas)
     atlas.add_argument("--queries", default="all", help="whose masses are kept one by one (default all)")
     _layers_heads(atlas)
     atlas.set_defaults(func=run_atlas)
@@ -105,6 +107,7 @@ def _look(args: argparse.Namespace, target: Any, **more: Any) -> Any:
         turn=args.turn,
         checkpoint=target.checkpoint,
         recipe_hash=target.recipe_hash,
+        pictures=args.pictures,
         **more,
     )
 
@@ -126,7 +129,7 @@ def run_rows(args: argparse.Namespace) -> int:
                 path = target.path("attention" if args.where == "llm" else "encoder", sample)
                 capture = attention_rows(
                     target.model, target.processor, sample, clip, _queries(args.queries), args.layers, args.heads,
-                    args.where, store=args.store, norms=args.norms, turn=args.turn, path=path,
+                    args.where, store=args.store, norms=args.norms, turn=args.turn, path=path, pictures=args.pictures,
                     checkpoint=target.checkpoint, recipe_hash=target.recipe_hash,
                 )  # fmt: skip
             _said(capture, path)

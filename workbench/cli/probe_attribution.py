@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from workbench.cli.probe import common_arguments
+from workbench.cli.probe import common_arguments, pictures_argument
 from workbench.cli.probe_knockout import grid, label
 
 RANKINGS = ("attention", "knockout", "ablation", "ig")
@@ -19,6 +19,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "insertion curves. With --limit above 1: agreement of the rankings over samples, with intervals.",
     )
     common_arguments(parser)
+    pictures_argument(parser)
     parser.add_argument(
         "--limit", type=int, default=1, help="samples, from the file's beginning (default 1: one map)"
     )
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             path = target.path("attribution", sample)
             capture = attribution_map(
                 target.model, target.processor, sample, clip, args.rankings, turn=args.turn, seed=args.seed,
-                path=path, checkpoint=target.checkpoint, recipe_hash=target.recipe_hash, **asked,
+                pictures=args.pictures, path=path, checkpoint=target.checkpoint, recipe_hash=target.recipe_hash, **asked,
             )  # fmt: skip
             _show_map(capture, sample.id)
             print(path)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from workbench.cli.probe import common_arguments
+from workbench.cli.probe import common_arguments, pictures_argument
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -17,6 +17,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "images are the first of the recipe's suites (of FILE with --data, of one suite with --suite).",
     )
     common_arguments(parser)
+    pictures_argument(parser)
     parser.add_argument(
         "--sweep",
         type=_counts,
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             path=path,
             checkpoint=target.checkpoint,
             recipe_hash=target.recipe_hash,
+            pictures=args.pictures,
         )
     for sentence in words(capture, args.frames):
         print(sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from workbench.cli.probe import common_arguments
+from workbench.cli.probe import common_arguments, pictures_argument
 
 
 def register(verbs: argparse._SubParsersAction) -> None:
@@ -16,6 +16,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
         "passes with a mask.",
     )
     common_arguments(parser)
+    pictures_argument(parser)
     parser.add_argument(
         "--windows",
         help="of layers: single, all, a width, first-last, joined by commas (default: runs of a quarter, and all)",
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             capture = knockout_map(
                 target.model, target.processor, sample, clip, args.windows, args.grid, args.edges,
                 recompute=args.recompute, checks=args.checks, turn=args.turn, seed=args.seed, path=path,
+                pictures=args.pictures,
                 checkpoint=target.checkpoint, recipe_hash=target.recipe_hash,
             )  # fmt: skip
             _show(capture, sample.id)

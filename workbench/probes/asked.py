@@ -16,6 +16,7 @@ from typing import Any
 from workbench.captures import Capture, CaptureError
 from workbench.probes.common import Checkpoint, ProbeError
 from workbench.probes.gradients.sources import RunSources, find
+from workbench.probes.pictures import NAME as PICTURES
 from workbench.probes.target import DEFAULT_FRAMES, Target, load_model, newest_checkpoint
 from workbench.recipe.probes import PARAMETERS, ProbeSection
 from workbench.samples.reader import FrameReader
@@ -81,6 +82,11 @@ def load_captures(asked: Asked, tell: Tell | None = None) -> list[Capture]:
     return [Capture.load(path) for path in make_captures(asked, tell)]
 
 
+def without_pictures(section: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A section as captures keep it, without whether pictures are kept."""
+    return section and {key: value for key, value in section.items() if key != PICTURES}
+
+
 Piece = tuple[str, Callable[[], Capture]]  # what the file's name ends in, and how it is made
 
 
@@ -113,14 +119,22 @@ class _Bench:
         return path_of(self.asked.run, "".join(c if c.isalnum() or c in "-_+." else "_" for c in name))
 
     def there(self, path: Path, wanted: dict[str, Any]) -> bool:
-        """A capture of these weights, made with this section."""
+        """A capture of these weights, made with this section.
+
+        Pictures change nothing that is measured: a capture from before they were kept counts, unless they are asked for.
+        """
         try:
-            meta = Capture.load(path).meta
+            capture = Capture.load(path)
         except CaptureError:
+            return False
+        meta = capture.meta
+        kept = any(name.startswith(PICTURES) for name in capture.arrays)
+        if self.section.pictures and meta.get("frames") and not kept:
             return False
         then = meta.get("checkpoint") or {}
         known = self.checkpoint.sha256 is not None or self.asked.live is not None
-        return known and meta.get("asked") == wanted and then.get("sha256") == self.checkpoint.sha256
+        asked, wanted = (without_pictures(section) for section in (meta.get("asked"), wanted))
+        return known and asked == wanted and then.get("sha256") == self.checkpoint.sha256
 
     def given(self, **names: str) -> dict[str, Any]:
         """Parameters of this probe that the section sets; ``names`` maps its words to a function's."""
@@ -208,7 +222,7 @@ def _atlas(bench: _Bench) -> Iterator[Piece]:
     def one(target: Target, sample: Sample) -> Capture:
         section = bench.section
         look = Look(section.layers, section.heads, turn=target.turn, checkpoint=target.checkpoint,
-                    recipe_hash=target.recipe_hash)  # fmt: skip
+                    recipe_hash=target.recipe_hash, pictures=section.pictures is not False)  # fmt: skip
         return temporal_atlas(
             target.model, target.processor, sample, target.clip(sample), section.queries or "all", look
         )

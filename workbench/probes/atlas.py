@@ -28,6 +28,7 @@ from workbench.probes.attention_queries import query_positions
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
 from workbench.probes.attention_visible import visible
 from workbench.probes.common import ProbeError, capture_meta
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 KIND = "temporal_atlas"
@@ -89,7 +90,7 @@ def temporal_atlas(
 
     Args:
         queries: whose masses are kept one by one (see ``query_positions``); ``segment_mass`` always covers all.
-        look: layers, heads, turn, checkpoint (``store`` and ``norms`` do not apply).
+        look: layers, heads, turn, checkpoint, pictures (``store`` and ``norms`` do not apply).
 
     Returns:
         ``mass`` [layer, head, query, segment], NaN where a query sees nothing of a segment; ``segment_mass`` [layer,
@@ -150,6 +151,7 @@ def temporal_atlas(
     spot = torch.linspace(0, n - 1, min(CHECKED, n)).long()
     with capture_to(path, KIND, meta) as writer:
         writer.add("queries", positions)
+        add_pictures(writer, clip, look.pictures)
         writer.add("sizes", np.bincount(segments.of, minlength=s))
 
         def see(call: Call) -> None:

@@ -30,6 +30,7 @@ from workbench.probes.attention_queries import query_positions
 from workbench.probes.attention_size import check_room, kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
 from workbench.probes.common import Checkpoint, ProbeError, capture_meta
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 KIND = "attention_rows"
@@ -47,6 +48,7 @@ class Look:
     turn: int = 0
     checkpoint: Checkpoint | None = None
     recipe_hash: str | None = None
+    pictures: bool = True
 
 
 def attention_rows(
@@ -65,6 +67,7 @@ def attention_rows(
     path: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     recipe_hash: str | None = None,
+    pictures: bool = True,
 ) -> Capture:
     """What the queries of one sample look at.
 
@@ -80,6 +83,7 @@ def attention_rows(
         norms: also |v W_O| of every key (``value_norms``), for norm-weighted maps.
         turn: which question of the sample.
         path: stream the capture to this file, a layer at a time; None keeps it in memory.
+        pictures: keep the frames too, small (``pictures.py``).
 
     Returns:
         ``rows`` [layer, head, query, key] (read them with ``captures.rows.rows_of`` whatever the store), ``queries``
@@ -90,7 +94,7 @@ def attention_rows(
         ProbeError: layers, heads or queries that are not there, an architecture that cannot be read, rows that fail
             their check, or a size that does not fit (naming it).
     """
-    look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash)
+    look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash, pictures)
     if where == "encoder":
         from workbench.probes.attention_encoder import encoder_rows
 
@@ -169,6 +173,7 @@ class RowWriter:
         self._places = torch.from_numpy(self.positions)
         self.writer.add("queries", self.positions)
         self.writer.add("token_ids", prepared.input_ids.numpy())
+        add_pictures(self.writer, clip, look.pictures)
 
     def see(self, call: Call, row: int = 0, start: int = 0) -> None:
         """One layer's call, in which the conversation begins at place ``start`` of batch row ``row``.

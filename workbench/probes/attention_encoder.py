@@ -34,6 +34,7 @@ from workbench.probes.attention_math import BLOCK, check, exact_rows
 from workbench.probes.attention_size import kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
 from workbench.probes.common import ProbeError, capture_meta
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 
@@ -164,6 +165,7 @@ def encoder_rows(
     )
     gather = _Gather(model.config, prepared.grid, wanted, mean, len(listed), patches)
     with capture_to(path, "encoder_mean" if mean else "encoder_rows", meta) as writer:
+        add_pictures(writer, clip, look.pictures)
         if not mean:
             writer.add("queries", wanted)
 

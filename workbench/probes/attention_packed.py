@@ -28,6 +28,7 @@ from workbench.probes.attention_math import BLOCK, check
 from workbench.probes.attention_size import kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
 from workbench.probes.common import capture_meta
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 
@@ -163,6 +164,7 @@ def generation_rows(
     with capture_to(path, "generation_rows", meta) as writer:
         writer.add("generated", generated[:count].cpu().numpy())
         writer.add("token_ids", prepared.input_ids.numpy())
+        add_pictures(writer, clip, look.pictures)
         writer.add("self_check", np.array(errors[:count]))
         for step in steps[:count]:
             put(writer, "rows", np.stack(step)[..., :keys], look.store, "attention probability")

@@ -47,7 +47,15 @@ def scatter_over(
             reasons.append(str(error))
             continue
         capture = attention_rows(
-            target.model, target.processor, sample, clip, queries, layers, heads, turn=target.turn
+            target.model,
+            target.processor,
+            sample,
+            clip,
+            queries,
+            layers,
+            heads,
+            turn=target.turn,
+            pictures=False,
         )
         tables.append(scatter_table(capture, None if boxes == "none" else ground_truth(sample, boxes)))
     if not tables:

@@ -35,6 +35,7 @@ from workbench.probes.attribution_score import AnswerScore, frozen
 from workbench.probes.common import Checkpoint, ProbeError, capture_meta
 from workbench.probes.knockout import knockout_prepared
 from workbench.probes.knockout_cells import Blocks, check_turn, frame_blocks
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 KIND = "attribution"
@@ -60,6 +61,7 @@ def attribution_map(
     path: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     recipe_hash: str | None = None,
+    pictures: bool = True,
 ) -> Capture:
     """What each frame did to the answer of one sample, by several methods.
 
@@ -76,6 +78,7 @@ def attribution_map(
         turn: which question of the sample.
         seed: of random rankings and of the knockout's checks.
         path: write the capture there; None keeps it in memory.
+        pictures: keep the frames too, small (``pictures.py``).
 
     Returns:
         A capture ``attribution``: ``scores`` [ranking, block]; ``spearman`` [ranking, ranking_too]; ``block_of``
@@ -104,11 +107,19 @@ def attribution_map(
         score = AnswerScore(model, prepared, sample.id)
         for name in dict.fromkeys(rankings):
             if name == "attention":
-                look = Look(heads="mean", turn=turn)
+                look = Look(heads="mean", turn=turn, pictures=False)
                 scores[name] = attention_mass(model, processor, sample, clip, prepared, blocks, look)
             elif name == "knockout":
                 cut = knockout_prepared(
-                    model, prepared, "all", grid, checks=2, seed=seed, sample=sample, clip=clip
+                    model,
+                    prepared,
+                    "all",
+                    grid,
+                    checks=2,
+                    seed=seed,
+                    sample=sample,
+                    clip=clip,
+                    pictures=False,
                 )
                 scores[name] = -cut.arrays["deltas"][0]
                 more["knockout_max_error"] = cut.meta["max_error"]
@@ -164,6 +175,7 @@ def attribution_map(
     with capture_to(path, KIND, meta) as writer:
         for name, array in arrays.items():
             writer.add(name, array)
+        add_pictures(writer, clip, pictures)
         return writer.finish()
 
 

@@ -126,6 +126,7 @@ def _look(target: Target, rankings: Sequence[str], asked: dict[str, Any]) -> _Se
             rankings,
             turn=target.turn,
             seed=target.seed,
+            pictures=False,
             **asked,
         )
         seen.ids.append(sample.id)

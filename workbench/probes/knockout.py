@@ -37,6 +37,7 @@ from workbench.probes.knockout_cells import (
 )
 from workbench.probes.knockout_masked import hide_edges
 from workbench.probes.knockout_replay import Kept, keep, logits_at, replay, rows_at_once
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 KIND = "knockout"
@@ -61,6 +62,7 @@ def knockout_map(
     path: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     recipe_hash: str | None = None,
+    pictures: bool = True,
 ) -> Capture:
     """The knockout map of one sample.
 
@@ -76,6 +78,7 @@ def knockout_map(
         turn: which question of the sample.
         seed: of the choice of those cells.
         path: write the capture there; None keeps it in memory.
+        pictures: keep the frames too, small (``pictures.py``).
 
     Returns:
         A capture ``knockout``: ``deltas`` [window, block] in natural log units, below 0 where the block helped the
@@ -93,7 +96,7 @@ def knockout_map(
     return knockout_prepared(
         model, prepared, windows, grid, edges, recompute=recompute, checks=checks, seed=seed, path=path,
         sample=sample, clip=clip, turn=turn, checkpoint=checkpoint, recipe_hash=recipe_hash,
-        tokens=token_texts(processor, prepared),
+        tokens=token_texts(processor, prepared), pictures=pictures,
     )  # fmt: skip
 
 
@@ -108,6 +111,7 @@ def knockout_prepared(
     checks: int = 4,
     seed: int = 0,
     path: str | Path | None = None,
+    pictures: bool = True,
     **about: Any,
 ) -> Capture:
     """``knockout_map`` of a conversation that is prepared already; ``about`` goes to ``capture_meta``."""
@@ -172,6 +176,7 @@ def knockout_prepared(
     )
     with capture_to(path, KIND, meta) as writer:
         writer.add("deltas", token_deltas.sum(-1))
+        add_pictures(writer, about.get("clip"), pictures)
         writer.add("token_deltas", token_deltas)
         writer.add("baseline", baseline.double().cpu().numpy())
         writer.add("answer", (places + 1).astype(np.int64))

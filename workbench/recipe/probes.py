@@ -38,6 +38,7 @@ class ProbeSection(BaseModel):
     samples: tuple[str, ...] | None = None  # ids
     limit: Positive | None = None  # without ids: the first so many
     turn: Count | None = None  # which question of a sample
+    pictures: bool | None = None  # keep the frames too, small (null: yes)
     # attention, atlas, scatter
     queries: Literal["answer", "predict", "question", "text", "all"] | None = None
     layers: tuple[int, ...] | None = None
@@ -80,16 +81,16 @@ COMMON = ("probe", "at", "arms", "seed", "frames")
 _WHICH = ("suite", "samples", "limit", "turn")
 _ROWS = (*_WHICH, "queries", "layers", "heads")
 PARAMETERS: dict[str, tuple[str, ...]] = {
-    "attention": (*_ROWS, "where", "store", "norms"),
-    "atlas": _ROWS,
+    "attention": (*_ROWS, "where", "store", "norms", "pictures"),
+    "atlas": (*_ROWS, "pictures"),
     "scatter": (*_ROWS, "boxes", "against_start"),
-    "fusion": ("videos", "images", "kernels", "parts"),
+    "fusion": ("videos", "images", "kernels", "parts", "pictures"),
     "gradients": (
         *("pairs", "batch", "groups", "image_source", "video_source", "counterfactuals", "static"),
         *("subspace", "copies", "adam", "check_steps", "map_conflicts"),
     ),
-    "knockout": (*_WHICH, "windows", "grid", "edges", "checks"),
-    "attribution": (*_WHICH, "rankings", "grid", "baseline", "steps", "batch", "curves"),
+    "knockout": (*_WHICH, "windows", "grid", "edges", "checks", "pictures"),
+    "attribution": (*_WHICH, "rankings", "grid", "baseline", "steps", "batch", "curves", "pictures"),
 }
 
 

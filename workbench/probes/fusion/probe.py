@@ -34,6 +34,8 @@ from workbench.probes.fusion.names import (
     TAPS,
 )
 from workbench.probes.fusion.stack import features_of, fusion_of, look
+from workbench.probes.pictures import NAME as PICTURES
+from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
 Writer = CaptureWriter | CollectedCapture
@@ -75,6 +77,7 @@ def fusion_probe(
     path: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     recipe_hash: str | None = None,
+    pictures: bool = True,
 ) -> Capture:
     """Look into the temporal fusion of a model.
 
@@ -89,6 +92,7 @@ def fusion_probe(
         parts: keep the parts as vectors, ``[layer, frame, place, 6, channel]``.
         seed: stored; nothing is drawn at random.
         path: write there layer by layer; in memory if None.
+        pictures: keep the frames of the maps' clip too, small (``probes/pictures.py``): ``pictures_N``.
 
     Returns:
         A capture of kind "fusion"; docs/tff.md, "The lens", lists arrays and formulas.
@@ -113,7 +117,7 @@ def fusion_probe(
             lens = _Lens(model, processor, fusion, source, chosen)
             meta = _meta(model, fusion, counts, checkpoint, recipe_hash, seed)
             with capture_to(path, KIND, meta) as writer:
-                lens.maps(writer, counts, kernels, parts, streamed=path is not None)
+                lens.maps(writer, counts, kernels, parts, pictures, streamed=path is not None)
                 if chosen.videos:
                     lens.sweep(writer, counts)
                 if chosen.images:
@@ -133,7 +137,13 @@ class _Lens:
         self.depth = len(fusion.layers)
 
     def maps(
-        self, writer: Writer, counts: tuple[int, ...], kernels: bool, parts: bool, streamed: bool
+        self,
+        writer: Writer,
+        counts: tuple[int, ...],
+        kernels: bool,
+        parts: bool,
+        pictures: bool,
+        streamed: bool,
     ) -> None:
         """Everything about one clip."""
         sample, shown = self._mapped(counts)
@@ -149,6 +159,7 @@ class _Lens:
                     writer.append(f"{name}_{n}", array)
 
             look(self.fusion, features_of(self.model, prepared), seen, parts)
+            add_pictures(writer, clip, pictures, f"{PICTURES}_{n}", f"frame_{n}")
             names = [name for name in MAPS if name != "kernels_full_{}" or kernels]
             _describe(writer, [name for name in names if name != "parts_{}" or parts], MAPS, n)
             writer.meta["clips"][str(n)] = {
