@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
 from workbench.models.tokenmap import TokenMap
-from workbench.models.videolm import Prepared
 from workbench.samples.sample import Clip, Sample
+
+if TYPE_CHECKING:  # torch stays behind it: numbers on captures are read without
+    from workbench.models.videolm import Prepared
 
 
 class ProbeError(WorkbenchError):
@@ -106,7 +108,7 @@ def capture_meta(
     **own: Any,
 ) -> dict[str, Any]:
     """``Capture.meta`` for what was seen in ``model``; ``own`` are the probe's own keys (JSON types)."""
-    token_map = prepared.token_map if isinstance(prepared, Prepared) else prepared
+    token_map = prepared if prepared is None or isinstance(prepared, TokenMap) else prepared.token_map
     frames = None
     if clip is not None:
         frames = {"indices": list(clip.indices), "timestamps": list(clip.timestamps_s)}
