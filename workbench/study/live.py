@@ -107,9 +107,7 @@ def launch(
     argv += ["--workers", str(workers)] if workers else []
     argv += ["--set", *pairs] if pairs else []
     study = LiveStudy(loaded, folder / name, root, make_tasks(loaded, chosen_seeds, chosen_arms), argv)
-    if not study.finished and not study.running:
-        study._start()
-    return study
+    return study.start()
 
 
 class StoppedWatching(KeyboardInterrupt):
@@ -173,6 +171,12 @@ class LiveStudy:
         started = process_started(int(known["pid"]))
         alive = started is not None and abs(started - known["started"]) < SAME_START_S
         return int(known["pid"]) if alive else None
+
+    def start(self) -> LiveStudy:
+        """Start the process, unless it runs or everything is finished."""
+        if not self.finished and not self.running:
+            self._start()
+        return self
 
     def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
