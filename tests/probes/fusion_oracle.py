@@ -27,14 +27,20 @@ def memory_weight(a: list[Tensor], f: int, i: int, variant: str, last: int | Non
     return v
 
 
+def effective_frames(v: list[Tensor]) -> list[float]:
+    """Of every channel, from the weights of the frames seen."""
+    effective = []
+    for c in range(len(v[0])):
+        total, squares = sum(float(w[c]) for w in v), sum(float(w[c]) ** 2 for w in v)
+        effective.append(total**2 / squares if squares else 0.0)
+    return effective
+
+
 def horizon(a: list[Tensor], x: list[Tensor], f: int, variant: str) -> list[float]:
     """effective_frames, past_share, mean_age, mass, future_factor, leak of frame f of one fiber."""
     v = [memory_weight(a, f, i, variant) for i in range(f + 1)]
     dim = len(x[0])
-    effective = []
-    for c in range(dim):
-        total, squares = sum(float(w[c]) for w in v), sum(float(w[c]) ** 2 for w in v)
-        effective.append(total**2 / squares if squares else 0.0)
+    effective = effective_frames(v)
     total = sum(float(w.sum()) for w in v)
     past = sum(float(w.sum()) for w in v[:-1]) / total
     age = sum((f - i) * float(w.sum()) for i, w in enumerate(v)) / total
@@ -136,6 +142,9 @@ def take_apart(params: dict[str, Tensor], x_FPD: Tensor, variant: str) -> dict[s
             weights[f, i] = (
                 sum(float(memory_weight(fiber["a"], f, i, variant).mean()) for fiber in fibers) / patches
             )
+    last = [[memory_weight(fiber["a"], frames - 1, i, variant) for i in range(frames)] for fiber in fibers]
+    channels = torch.tensor([effective_frames(v) for v in last], dtype=torch.float64).mean(0)
+    out["horizon_channels"] = channels
     return out | {"memory_weights": weights, "gains": gains(params, frames, dim, variant)}
 
 

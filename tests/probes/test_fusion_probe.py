@@ -102,6 +102,7 @@ def test_every_array_has_the_shape_that_its_axes_and_names_say(captured):
         "layer": 2, "place": 16, "branch": len(meta["branches"]), "part": len(meta["parts"]),
         "norm": len(meta["norms"]), "horizon": len(meta["horizon"]), "tap": len(meta["taps"]), "offset": 3,
         "channel": 64, "clip": 3, "image": 3, "frames": 3, "number": len(meta["numbers"]), "bound": 3,
+        "y": 32, "x": 32, "rgb": 3,
     }  # fmt: skip
     sizes |= {f"{axis}_{n}": n for axis in ("frame", "seen") for n in (1, 2, 4)}
     for name, array in capture.arrays.items():

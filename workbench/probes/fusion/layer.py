@@ -50,6 +50,7 @@ class LayerView:
         whole_shares: ``[6]``, the same over the whole clip at once (a ratio of sums).
         horizon: ``[F, P, 6]``, see ``names.HORIZON``.
         memory_weights: ``[F, F]``, v_{f,i} averaged over patches and channels.
+        horizon_channels: ``[D]``, effective_frames of the last frame in each channel, averaged over patches.
         gains: ``[F]``, ``|C_f|_F / sqrt(D)`` of the periodic branch ``P_f = C_f x_f``: what it does to the norm of a
             vector of random direction; ``|gain|`` for the release.
         update: ``|z - x| / |x|`` over the whole clip.
@@ -66,6 +67,7 @@ class LayerView:
     whole_shares: Tensor
     horizon: Tensor
     memory_weights: Tensor
+    horizon_channels: Tensor
     gains: Tensor
     update: float
     offset: float
@@ -81,6 +83,7 @@ class _Branches:
     weighted: tuple[Tensor, Tensor, Tensor]
     horizon: Tensor
     weights: Tensor
+    channels: Tensor
 
     @property
     def fused(self) -> Tensor:
@@ -117,7 +120,7 @@ def take_apart(
 
     norms, shares, horizons, parts, off = [], [], [], [], []
     weights, along = x_FPD.new_zeros(frames, frames), x_FPD.new_zeros(len(PARTS))
-    common_D, square = x_FPD.new_zeros(dim), x_FPD.new_zeros(())
+    common_D, channels_D, square = x_FPD.new_zeros(dim), x_FPD.new_zeros(dim), x_FPD.new_zeros(())
     for at, b in zip(blocks, kept or branches(), strict=True):
         x, context = x_FPD[:, at], context_FD[:, None].expand_as(b.fused)
         pieces = _through_refine(layer, x, (*b.weighted, context))
@@ -131,6 +134,7 @@ def take_apart(
         off.append((x + update - z_FPD[:, at]).abs().max())
         horizons.append(b.horizon)
         weights += b.weights
+        channels_D += b.channels
         if keep_parts:
             parts.append(torch.stack(pieces, dim=2))
     return LayerView(
@@ -141,6 +145,7 @@ def take_apart(
         along / along.sum(),
         torch.cat(horizons, 1),
         weights / (patches * dim),
+        channels_D / patches,
         _gains(layer, frames, dim, x_FPD),
         relative_change(x_FPD, z_FPD),
         float(common_D.square().sum() / (frames * patches) / square),
@@ -159,7 +164,8 @@ def _branches(layer: Any, x_FPD: Tensor, beta_PJ: Tensor, kernel_PJD: Tensor) ->
         regular = _scalar_gains(layer, x_FPD)[:, None, None] * x_FPD
     branches = (local, seen.memory_FPD, regular)
     weighted = tuple(beta_PJ[:, j, None] * branch for j, branch in enumerate(branches))
-    return _Branches(branches, (weighted[0], weighted[1], weighted[2]), seen.horizon_FPH, seen.weights_FF)
+    terms = (weighted[0], weighted[1], weighted[2])
+    return _Branches(branches, terms, seen.horizon_FPH, seen.weights_FF, seen.channels_D)
 
 
 def _scalar_gains(layer: Any, like: Tensor) -> Tensor:

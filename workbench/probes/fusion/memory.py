@@ -27,12 +27,14 @@ class MemoryView:
     """The memory branch of one layer on some patches.
 
     memory ``[F, P, D]``; horizon ``[F, P, 6]``, numbers in the order of ``HORIZON``; weights ``[F, F]``: v summed
-    over patches and channels (row f, column i; 0 for i > f).
+    over patches and channels (row f, column i; 0 for i > f); channels ``[D]``: effective_frames of the last frame
+    in each channel, summed over patches.
     """
 
     memory_FPD: Tensor
     horizon_FPH: Tensor
     weights_FF: Tensor
+    channels_D: Tensor
 
 
 def paper_weights(a_FPD: Tensor) -> Iterator[Tensor]:
@@ -88,7 +90,7 @@ def memory_view(a_FPD: Tensor, x_FPD: Tensor, variant: str) -> MemoryView:
         horizon[f, :, 3] = mass_PD.mean(-1)
     if variant != "paper":
         _leak(a_FPD, x_FPD, memory, horizon)
-    return MemoryView(memory, horizon, weights)
+    return MemoryView(memory, horizon, weights, effective.sum(0))
 
 
 def _leak(a_FPD: Tensor, x_FPD: Tensor, memory_FPD: Tensor, horizon_FPH: Tensor) -> None:

@@ -44,6 +44,10 @@ MAPS = {  # array -> (axes, unit); "{}" is the frame count
     "norms_{}": (("layer", "frame_{}", "place", "norm"), "L2 norm over channels"),
     "shares_{}": (("layer", "frame_{}", "place", "part"), "share of the layer's update, sums to 1"),
     "horizon_{}": (("layer", "frame_{}", "place", "horizon"), "frames (effective, age); 1 (others)"),
+    "horizon_channels_{}": (
+        ("layer", "channel"),
+        "effective frames at the last frame, mean over places",
+    ),
     "memory_weights_{}": (("layer", "frame_{}", "seen_{}"), "weight v, mean over places and channels"),
     "gains_{}": (("layer", "frame_{}"), "|C_f|_F / sqrt(D) of the periodic branch"),
     "kernels_{}": (("layer", "place", "tap"), "mean over channels; L2 norm over channels"),
@@ -279,6 +283,7 @@ def _arrays_of(view: LayerView, kernels: bool) -> dict[str, np.ndarray]:
         "shares": view.shares,
         "horizon": view.horizon,
         "memory_weights": view.memory_weights,
+        "horizon_channels": view.horizon_channels,
         "gains": view.gains,
         "kernels_full": view.kernels if kernels else None,
         "parts": view.parts,
