@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -41,7 +42,11 @@ def stages_of(recipe: Recipe) -> pd.DataFrame:
     for stage in recipe.stages:
         own = {str(group): rate for group, rate in stage.train.items()}
         rates = {group: own.get(group, float("nan")) for group in GROUPS}
-        length = f"{stage.steps} steps" if stage.steps is not None else f"{stage.epochs} epoch(s)"
+        length = (
+            f"{stage.steps} steps"
+            if stage.steps is not None
+            else f"{stage.epochs} epoch{'s' if stage.epochs != 1 else ''}"
+        )
         data = " + ".join(_share(name, share, stage.data) for name, share in stage.data.items())
         rows.append(
             {"stage": stage.name, "objective": stage.objective, **rates, "data": data}
@@ -173,6 +178,19 @@ def _evaluate(study: LiveStudy, folder: Path, way: str, limit: int | None) -> pd
 def part(scores: pd.DataFrame, stage: str, kind: str, way: str = THROUGH) -> pd.DataFrame:
     """The rows of one stage, kind and way."""
     return scores[(scores["stage"] == stage) & (scores["kind"] == kind) & (scores["way"] == way)]
+
+
+def guessing(study: LiveStudy) -> dict[str, float]:
+    """% right of one who guesses among each question's choices, mean over skills, by kind (image | video)."""
+    from workbench.samples.source import load_source
+
+    shares: dict[str, dict[str, list[float]]] = {}
+    for name in study.recipe.evaluation.suites.values():
+        source = study.recipe.data.sources[name]
+        for sample in load_source(study.data / source.path, limit=source.limit, skills=source.skills):
+            by_skill = shares.setdefault("video" if sample.is_video else "image", {})
+            by_skill.setdefault(sample.skill, []).append(1 / len(sample.choices) if sample.choices else 0.0)
+    return {kind: 100 * fmean(fmean(found) for found in by.values()) for kind, by in shares.items()}
 
 
 def parameters_of(source: str | Path, **options: Any) -> dict[str, int]:

@@ -9,18 +9,57 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from workbench.recipe import Recipe
 from workbench.study.intervals import Estimate, level, paired
-from workbench.study.stages import BYPASS, THROUGH, UNTRAINED, part
+from workbench.study.stages import BYPASS, THROUGH, UNTRAINED, part, stages_of
 from workbench.study.wording import NOTHING, interval, points
 from workbench.views.charts.inside import layout, styles
 from workbench.views.theme import error_bars
 
+ROOM = {"l": 64, "r": 24, "t": 112, "b": 56}  # titles of two lines
 SMOOTH = 15  # steps of the running median
 TITLES = {
     THROUGH: "as trained",
     BYPASS: "still images around the fusion layer",
     UNTRAINED: "fusion layer switched on, not yet trained",
 }
+
+
+def stage_table(recipe: Recipe, parameters: Mapping[str, int]) -> str:
+    """What every stage of a recipe trains, as Markdown: a learning rate where a part is trained, "frozen" where not.
+
+    Args:
+        parameters: by module group, of ``parameters_of``.
+    """
+    groups = [group for group, count in parameters.items() if count]
+    sizes = [f"{group} ({_count(parameters[group])})" for group in groups]
+    lines = [
+        " | ".join(
+            ["", "stage", *sizes, "of all parameters", "data", "frames", "batch", "length", ""]
+        ).strip()
+    ]
+    lines.append("|" + ":---|" * (len(groups) + 6))
+    total = sum(parameters.values())
+    for row in stages_of(recipe).to_dict("records"):
+        trained = [group for group in groups if row[group] == row[group]]
+        rates = [_rate(row[group]) if group in trained else "frozen" for group in groups]
+        share = f"{sum(parameters[group] for group in trained) / total:.0%}"
+        cells = [row["stage"], *rates, share, row["data"], row["frames"], str(row["batch"]), row["length"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rate(value: float) -> str:
+    """``0.0015`` -> ``1.5e-3``."""
+    digits, _, power = f"{value:.1e}".partition("e-")
+    return f"{digits.removesuffix('.0')}e-{int(power)}"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f}".rstrip("0").rstrip(".") + f"\u00a0{unit}"
+    return str(number)
 
 
 def losses(table: pd.DataFrame) -> go.Figure:
@@ -30,7 +69,9 @@ def losses(table: pd.DataFrame) -> go.Figure:
         table: of ``losses_of``.
     """
     names = list(dict.fromkeys(table["stage"]))
-    figure = make_subplots(rows=1, cols=len(names), subplot_titles=names, horizontal_spacing=0.05)
+    figure = make_subplots(
+        rows=1, cols=len(names), subplot_titles=[_short(name) for name in names], horizontal_spacing=0.05
+    )
     colour = styles(names)[names[0]].colour
     for column, name in enumerate(names, start=1):
         rows = table[table["stage"] == name].sort_values("step")
@@ -49,7 +90,7 @@ def losses(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title_text="loss, nats (a token of the answer)", col=1)
-    return layout(figure, 340)
+    return layout(figure, 360, margin=ROOM)
 
 
 def scores(table: pd.DataFrame, chance: Mapping[str, float] | None = None) -> go.Figure:
@@ -101,15 +142,6 @@ def _short(stage: str) -> str:
     """Two lines of a stage's name: ``stage-3-temporal-fusion`` -> ``3<br>temporal fusion``."""
     words = stage.removeprefix("stage-").split("-")
     return "<br>".join((words[0], " ".join(words[1:]))) if words[0].isdigit() else " ".join(words)
-
-
-def chance(table: pd.DataFrame, choices: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """% right of guessing, averaged over skills: ``choices[kind][skill]`` is the mean of 1 / number of choices."""
-    return {
-        kind: 100 * sum(by.values()) / len(by)
-        for kind, by in choices.items()
-        if (table["kind"] == kind).any()
-    }
 
 
 def words(table: pd.DataFrame) -> list[str]:
