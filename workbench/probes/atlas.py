@@ -22,7 +22,15 @@ from torch.nn import functional as F
 
 from workbench.captures import Capture, capture_to
 from workbench.models.tokenmap import ANSWER, KINDS, NEWLINE, QUESTION, SYSTEM, VISUAL, TokenMap
-from workbench.probes.attention import Look, head_count, head_list, inputs_of, looking, refuse_if_too_large
+from workbench.probes.attention import (
+    Look,
+    head_count,
+    head_list,
+    inputs_of,
+    looking,
+    refuse_if_too_large,
+    token_texts,
+)
 from workbench.probes.attention_math import check, exact_rows
 from workbench.probes.attention_queries import query_positions
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
@@ -145,6 +153,7 @@ def temporal_atlas(
         heads_of_model=n_heads,
         queries=queries if isinstance(queries, str) else "positions",
         segments=segments.labels,
+        tokens=token_texts(processor, prepared),
     )
     device = next(model.parameters()).device
     onehot = F.one_hot(torch.from_numpy(segments.of), s).float().to(device)
