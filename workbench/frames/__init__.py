@@ -8,6 +8,7 @@ from workbench.frames.classifier import (
     fit_classifier,
     fit_from_losses,
     held_out_agreement,
+    held_out_predictions,
 )
 from workbench.frames.factory import check_settings, make_policy
 from workbench.frames.labels import labels_from_losses
@@ -27,6 +28,7 @@ __all__ = [
     "fit_classifier",
     "fit_from_losses",
     "held_out_agreement",
+    "held_out_predictions",
     "labels_from_losses",
     "make_plan",
     "make_policy",

@@ -222,6 +222,25 @@ def held_out_agreement(labels: pd.DataFrame) -> HeldOut:
     Raises:
         DataError: fewer than two phrasings.
     """
+    frames = labels["frames"].to_numpy(np.int64)
+    predicted, common, n_groups = held_out_predictions(labels)
+    return HeldOut(
+        agreement=float((predicted == frames).mean()),
+        too_few=float((predicted < frames).mean()),
+        too_many=float((predicted > frames).mean()),
+        majority=float((common == frames).mean()),
+        n_questions=len(frames),
+        n_phrasings=n_groups,
+    )
+
+
+def held_out_predictions(labels: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
+    """Each question's count as a classifier predicts it that never saw its phrasing, the most frequent label of what that
+    one was fitted on, and the number of phrasings.
+
+    Raises:
+        DataError: fewer than two phrasings.
+    """
     from sklearn.model_selection import GroupKFold
 
     questions = labels["question"].astype(str).to_numpy()
@@ -239,14 +258,7 @@ def held_out_agreement(labels: pd.DataFrame) -> HeldOut:
         predicted[held] = [count or min(model.counts) for count in model.predict(questions[held])]
         values, sizes = np.unique(frames[fit], return_counts=True)
         common[held] = values[sizes.argmax()]
-    return HeldOut(
-        agreement=float((predicted == frames).mean()),
-        too_few=float((predicted < frames).mean()),
-        too_many=float((predicted > frames).mean()),
-        majority=float((common == frames).mean()),
-        n_questions=len(frames),
-        n_phrasings=n_groups,
-    )
+    return predicted, common, n_groups
 
 
 def _vectorizer(vocabulary: Sequence[str] | None = None) -> TfidfVectorizer:

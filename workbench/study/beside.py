@@ -83,6 +83,17 @@ def beside(
     return LiveStudy(loaded, directory, study.root, make_tasks(loaded), argv).start()
 
 
+def having(study: LiveStudy, arms: Sequence[str], name: str) -> LiveStudy:
+    """The study itself where these arms of its recipe are finished, else one beside it that trains them (``watch`` it).
+
+    Raises: as ``beside``.
+    """
+    declared = json.loads((study.directory / "study.json").read_text(encoding="utf-8"))["arms"]
+    if set(arms) <= set(declared):
+        return study
+    return beside(study, name, dict.fromkeys(arms))
+
+
 def _content(
     recipe: Recipe, model: Path, arms: Mapping[str, Mapping[str, Any] | None], seeds: Sequence[int]
 ) -> dict[str, Any]:

@@ -5,18 +5,16 @@ run.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from workbench.errors import CheckpointError, Interrupted, WorkbenchError
 from workbench.evaluation.copies import copies_plan
 from workbench.evaluation.evaluate import Packing, evaluate, losses_by_frames, subset
-from workbench.frames import FramePlan, fit_from_losses, make_plan, make_policy
+from workbench.frames import FramePlan
 from workbench.models import load_model
 from workbench.models.tempflex import new_tempflex
 from workbench.models.tempflex.pretrained import load_parts, load_tokenizer
@@ -26,13 +24,12 @@ from workbench.runs import Run
 from workbench.samples.reader import FrameCache, FrameReader
 from workbench.samples.sample import ClipInfo, Sample
 from workbench.samples.source import load_source
+from workbench.study.planned import MEASURED, Planner
 from workbench.study.probing import Probing
 from workbench.study.tasks import BASE, Task, base_seed, eval_points, task_id
 from workbench.training.loop import Trainer
 from workbench.training.ranks import SilentRun
 from workbench.training.stopping import StopRequest
-
-MEASURED = "losses.parquet"
 
 
 class Bench:
@@ -44,8 +41,7 @@ class Bench:
         self.root = Path(self.recipe.data.root)
         self.reader = FrameReader(cache=FrameCache(study_dir / "cache" / "frames"))
         self._sources: dict[str, list[Sample]] = {}
-        first = self.recipe.seeds or (self.recipe.seed,)
-        self.first_seed = json.loads((study_dir / "study.json").read_text()).get("seeds", first)[0]
+        self.planner = Planner(self.recipe, study_dir, self.reader)
 
     def source(self, name: str) -> list[Sample]:
         if name not in self._sources:
@@ -58,34 +54,9 @@ class Bench:
     def run_dir(self, arm: str, seed: int) -> Path:
         return self.study_dir / "runs" / task_id(arm, seed)
 
-    # -- frames ------------------------------------------------------------------------------------
-
     def plan(self, frames: FramesSection, samples: list[Sample], seed: int, reader: Any = None) -> FramePlan:
-        """The plan of one frames section over samples; pilots and matched arms are looked up in the study."""
-        extra: dict[str, Any] = {}
-        if frames.policy in ("classifier", "oracle"):
-            extra |= self._measured(frames)
-        if frames.policy == "random_matched":
-            assert frames.like is not None
-            like = self.recipe.arms[frames.like].stages[-1].frames
-            extra["like"] = self.plan(like, samples, seed, reader)
-        policy = make_policy(frames, seed=seed, **extra)
-        cache = self.study_dir / "cache" / "plans" if reader is None else None
-        return make_plan(policy, samples, reader or self.reader, seed, cache=cache)
-
-    def _measured(self, frames: FramesSection) -> dict[str, Any]:
-        assert frames.pilot is not None
-        path = self.run_dir(frames.pilot, self.first_seed) / MEASURED
-        if not path.exists():
-            raise WorkbenchError(
-                f"use the frame policy {frames.policy!r}",
-                f"the pilot arm {frames.pilot!r} has measured nothing yet",
-                "give that arm a `measure` section and let it finish first",
-            )
-        table = pd.read_parquet(path)
-        if frames.policy == "oracle":
-            return {"losses": table}
-        return {"classifier": fit_from_losses(table, epsilon=frames.epsilon or 0.05)}
+        """See ``Planner.plan``."""
+        return self.planner.plan(frames, samples, seed, reader)
 
 
 @functools.lru_cache(maxsize=4)
