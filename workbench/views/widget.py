@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import html
 import threading
@@ -71,11 +72,20 @@ def widget_class(module: str) -> type[ModuleWidget]:
     return type(f"{module.title().replace('_', '')}Widget", (ModuleWidget,), texts)
 
 
+class Figure(go.FigureWidget):
+    """A figure whose state is the one it has now: a page that is loaded again gets what was drawn since, too."""
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
+        state = super().get_state(key, drop_defaults)
+        now = {"_widget_data": self._data, "_widget_layout": self._layout_obj._props}
+        return state | {name: copy.deepcopy(value) for name, value in now.items() if name in state}
+
+
 class PlotWidget:
     """A plotly figure widget whose clicked points become picks."""
 
     def __init__(self, piece: Plot) -> None:
-        self.widget = go.FigureWidget(plain_figure(piece.figure))
+        self.widget = Figure(plain_figure(piece.figure))
         self.picks: dict[str, Any] = dict(piece.picks)
         self._listeners: list[Any] = []
         for trace in self.widget.data:
