@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Contrast, analyse
 from workbench.study.results import StudyResults
+from workbench.views.flips import point_key
 from workbench.views.theme import ZERO, error_bars, layout, study_styles
 
 BUDGET, FORGOTTEN = "#56B4E9", "#D55E00"
@@ -104,8 +105,12 @@ def _dots(
                 legendgroup=arm.name,
                 showlegend=column == 1,
                 marker={"symbol": style.marker, "size": 9, "color": style.colour},
-                customdata=[f"{label(c)}: {_hover(c)}" for c in part],
-                hovertemplate=f"{arm.title}<br>%{{customdata}}<extra></extra>",
+                customdata=[
+                    {"point": point_key(arm.name, results.final_steps[arm.name]), "skill": c.measure}
+                    for c in part
+                ],
+                text=[f"{label(c)}: {_hover(c)}" for c in part],
+                hovertemplate=f"{arm.title}<br>%{{text}}<extra></extra>",
             ),
             row=1,
             col=column,

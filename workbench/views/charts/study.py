@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.study.arms import BASE
-from workbench.study.contrasts import MEASURE_TITLES, MEASURES, analyse
+from workbench.study.contrasts import MEASURE_TITLES, MEASURES, analyse, measure_skills
 from workbench.study.curves import curve_table
 from workbench.study.intervals import seed_means
 from workbench.study.results import StudyResults, load_results
 from workbench.views.charts.comparisons import copies, forest, skill_changes
+from workbench.views.flips import point_key
 from workbench.views.theme import ZERO, Style, error_bars, layout, study_styles
 
 __all__ = ["copies", "curves", "forest", "frames", "plane", "show_live", "skill_changes"]
@@ -83,42 +84,77 @@ def _band(line: pd.DataFrame, style: Style, group: str) -> go.Scatter:
 
 
 def plane(results: StudyResults) -> go.Figure:
-    """Image against video: one path an arm from the base over its steps; crosses = 95% intervals of the
-    change.
+    """Image against video, one panel a video measure (all video skills, the temporal ones): one path an arm from the
+    base over its steps; crosses = 95% intervals of the change. Marks carry the point they stand for (``flips.point_key``).
     """
-    analysis, look = analyse(results), study_styles(results)
-    figure = go.Figure()
-    base = {m: analysis.levels.get((BASE, m)) for m in ("image", "video")}
+    measures = [m for m in ("video", "video_temporal") if measure_skills(results, m)] or ["video"]
+    figure = make_subplots(rows=1, cols=len(measures), horizontal_spacing=0.09)
     table = curve_table(results)
+    for column, measure in enumerate(measures, start=1):
+        _plane_panel(figure, results, table, measure, column)
+    figure.update_xaxes(title_text=_axis(results, "image"))
+    for column, measure in enumerate(measures, start=1):
+        figure.update_yaxes(title_text=_axis(results, measure), col=column)
+    return layout(figure, 500, margin={"l": 64, "r": 24, "t": 52, "b": 64})
+
+
+def _axis(results: StudyResults, measure: str) -> str:
+    """What an axis of the plane measures, and on how many questions."""
+    skills = measure_skills(results, measure)
+    asked = results.scores.loc[
+        results.scores["skill"].isin(skills), ["kind", "suite", "sample_id", "question"]
+    ]
+    n = len(asked[asked["kind"] == measure.partition("_")[0]].drop_duplicates())
+    title = MEASURE_TITLES[measure].capitalize()
+    return f"{title}, % right<br><sup>mean over {len(skills)} skills; {n} questions a seed</sup>"
+
+
+def _plane_panel(
+    figure: go.Figure, results: StudyResults, table: pd.DataFrame, measure: str, column: int
+) -> None:
+    analysis, look = analyse(results), study_styles(results)
+    place = {"row": 1, "col": column}
+    base = {m: analysis.levels.get((BASE, m)) for m in ("image", measure)}
     for arm in results.arms:
         style = look[arm.name]
+        ended = (arm.name, "image") in analysis.levels and (arm.name, measure) in analysis.levels
         path = table[table["arm"] == arm.name].pivot(index="step", columns="measure", values="mean")
-        if {"image", "video"} <= set(path.columns):
-            path = path.dropna(subset=["image", "video"])
+        if {"image", measure} <= set(path.columns):
+            path = path.dropna(subset=["image", measure])
             figure.add_trace(
                 go.Scatter(
                     x=path["image"],
-                    y=path["video"],
+                    y=path[measure],
                     mode="lines+markers",
+                    name=None if ended else arm.title,  # the mark of its end stands in the legend
                     legendgroup=arm.name,
-                    showlegend=False,
+                    showlegend=not ended and column == 1,
                     line={"color": style.colour, "dash": style.dash, "width": 1.6},
-                    marker={"symbol": style.marker, "size": 6},
-                    customdata=path.index,
-                    hovertemplate=f"{arm.title}, step %{{customdata}}<br>{BOTH}",
-                )
+                    marker={"symbol": style.marker, "size": 8},
+                    customdata=[
+                        {"point": point_key(arm.name, step)} if step else None for step in path.index
+                    ],
+                    text=[f"{arm.title}, step {step}" for step in path.index],
+                    hovertemplate=f"%{{text}}<br>{BOTH}",
+                ),
+                **place,
             )
-        _seed_dots(figure, results, arm.name, style)
-        _end_cross(figure, results, arm.name, arm.title, style)
-    if base["image"] is not None and base["video"] is not None:
+        _seed_dots(figure, results, arm.name, style, measure, place)
+        if ended:
+            _end_cross(figure, results, arm.name, style, measure, place)
+    if (here := base["image"]) is not None and (there := base[measure]) is not None:
+        figure.add_vline(here.value, line={"color": ZERO, "width": 1, "dash": "dot"}, **place)
+        figure.add_hline(there.value, line={"color": ZERO, "width": 1, "dash": "dot"}, **place)
         figure.add_trace(
             go.Scatter(
-                x=[base["image"].value],
-                y=[base["video"].value],
+                x=[here.value],
+                y=[there.value],
                 mode="markers+text",
                 text=["base"],
                 textposition="bottom center",
                 name="base (step 0)",
+                legendgroup=BASE,
+                showlegend=column == 1,
                 marker={
                     "color": look[BASE].colour,
                     "symbol": "circle-open",
@@ -126,43 +162,52 @@ def plane(results: StudyResults) -> go.Figure:
                     "line": {"width": 3},
                 },
                 hovertemplate=f"base<br>{BOTH}",
-            )
+            ),
+            **place,
         )
-        for axis, value in (("x", base["image"].value), ("y", base["video"].value)):
-            add = figure.add_vline if axis == "x" else figure.add_hline
-            add(value, line={"color": ZERO, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text="image, % right (macro average over skills)")
-    figure.update_yaxes(title_text="video, % right (macro average over skills)")
-    return layout(figure, 560, margin={"l": 64, "r": 24, "t": 72, "b": 56})
 
 
-def _seed_dots(figure: go.Figure, results: StudyResults, arm: str, style: Style) -> None:
+def _seed_dots(
+    figure: go.Figure, results: StudyResults, arm: str, style: Style, measure: str, place: dict[str, int]
+) -> None:
     done = [seed for name, seed in results.finished if name == arm]
-    ends = {kind: results.select(arm, kind) for kind in ("image", "video")}
-    means = {kind: seed_means(rows[rows["seed"].isin(done)]) for kind, rows in ends.items()}
+    skills = {m: measure_skills(results, m) for m in ("image", measure)}
+    ends = {m: results.select(arm, m.partition("_")[0]) for m in skills}
+    means = {
+        m: seed_means(rows[rows["seed"].isin(done) & rows["skill"].isin(skills[m])])
+        for m, rows in ends.items()
+    }
     both = pd.DataFrame(means).dropna()
     if len(both) > 1:
         figure.add_trace(
             go.Scatter(
                 x=both["image"],
-                y=both["video"],
+                y=both[measure],
                 mode="markers",
                 legendgroup=arm,
                 showlegend=False,
-                marker={"symbol": style.marker, "size": 8, "color": style.faded(0.4)},
-                customdata=both.index,
-                hovertemplate=f"{arm}, seed %{{customdata}}<br>{BOTH}",
-            )
+                marker={"symbol": style.marker, "size": 7, "color": style.faded(0.35)},
+                customdata=[{"point": point_key(arm, results.final_steps[arm])}] * len(both),
+                text=[f"{results.title(arm)}, seed {seed}" for seed in both.index],
+                hovertemplate=f"%{{text}}<br>{BOTH}",
+            ),
+            **place,
         )
 
 
-def _end_cross(figure: go.Figure, results: StudyResults, arm: str, title: str, style: Style) -> None:
-    analysis = analyse(results)
-    ends = [analysis.levels.get((arm, kind)) for kind in ("image", "video")]
-    changes = [analysis.find(arm, BASE, kind) for kind in ("image", "video")]
-    if ends[0] is None or ends[1] is None:
-        return
+def _end_cross(
+    figure: go.Figure, results: StudyResults, arm: str, style: Style, measure: str, place: dict[str, int]
+) -> None:
+    analysis, title = analyse(results), results.title(arm)
+    ends = [analysis.levels[arm, m] for m in ("image", measure)]
+    changes = [analysis.find(arm, BASE, m) for m in ("image", measure)]
     bars = [error_bars([c.estimate]) if c else None for c in changes]
+    said = [
+        f"{name} {c.estimate.value:+.1f} [{c.estimate.low:.1f}, {c.estimate.high:.1f}]"
+        for name, c in zip(("image", MEASURE_TITLES[measure]), changes, strict=True)
+        if c
+    ]
+    against = f"<br>against the base, points: {', '.join(said)}" if said else ""
     figure.add_trace(
         go.Scatter(
             x=[ends[0].value],
@@ -172,9 +217,12 @@ def _end_cross(figure: go.Figure, results: StudyResults, arm: str, title: str, s
             mode="markers",
             name=title,
             legendgroup=arm,
+            showlegend=place["col"] == 1,
             marker={"symbol": style.marker, "size": 14, "color": style.colour},
-            hovertemplate=f"{title}, end<br>{BOTH}",
-        )
+            customdata=[{"point": point_key(arm, results.final_steps[arm])}],
+            hovertemplate=f"{title}, end{against}<br>{BOTH}",
+        ),
+        **place,
     )
 
 
