@@ -168,7 +168,7 @@ def _video() -> Iterator[Check]:
 
 
 def _notebook() -> Iterator[Check]:
-    for module in ("jupyterlab", "ipywidgets", "anywidget"):
+    for module in ("jupyterlab", "ipywidgets", "anywidget", "matplotlib"):
         yield _library(module, module, "pip install -e '.[notebook]'")
 
 
