@@ -65,5 +65,5 @@ export function grid({ label, rows, cols, cell, words, choose, rowTitle = "", co
     h("div", { class: "wb-axes" },
       h("span", { class: "wb-axis-y" }, `${rowTitle} ${rowName(0)} to ${rowName(rows - 1)} (downwards)`), canvas,
       h("span", { class: "wb-axis-x" }, `${colTitle} ${colName(0)} to ${colName(cols - 1)} (rightwards)`)), said);
-  return { whole, canvas, draw, move, frame };
+  return { whole, canvas, said, draw, move, frame };
 }
