@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { valueOf } from "../src/lib/arrays.js";
-import { difference, patchWords, rescaled, stripLayout } from "../src/lib/heat.js";
+import { difference, patchWords, rescaled, stripLayout, valueAt } from "../src/lib/heat.js";
 
 test("a strip of 1, 64 and 256 frames stands within its width, and every frame is found again under its own place", () => {
   for (const frames of [1, 2, 16, 64, 256])
@@ -26,6 +25,8 @@ test("on a shared scale a byte looks like its value, not like its byte", () => {
   const table = Uint32Array.from({ length: 256 }, (_, i) => i);
   const out = rescaled(table, { low: 0, high: 0.1 }, { low: 0, high: 0.4 });
   for (const byte of [0, 60, 127, 254]) assert.ok(Math.abs(out[byte] - byte / 4) <= 0.5);
+  const root = rescaled(table, { low: 0, high: 0.4, root: true }, { low: 0, high: 0.4 });
+  for (const byte of [0, 20, 127, 254]) assert.ok(Math.abs(root[byte] - (byte / 254) ** 2 * 254) <= 0.5);
   assert.equal(out[255], 0, "not visible stays transparent");
   assert.equal(rescaled(table, { low: 0, high: 2 }, { low: 0, high: 1 })[254], 254, "beyond the scale is its end");
 });
@@ -38,7 +39,7 @@ test("a difference is centred at 0, exact to half a step, and hidden where eithe
   assert.deepEqual([range.low, range.high], [-0.5, 0.5]);
   expected.forEach((value, i) => {
     if (Number.isNaN(value)) assert.equal(bytes[i], 255);
-    else assert.ok(Math.abs(valueOf(bytes[i], range) - value) <= 0.5 / 254 + 1e-9, `${i}: ${valueOf(bytes[i], range)} is not ${value}`);
+    else assert.ok(Math.abs(valueAt(bytes[i], range) - value) <= 0.5 / 254 + 1e-9, `${i}: ${valueAt(bytes[i], range)} is not ${value}`);
   });
   const same = difference(after, after, 3);
   assert.deepEqual([...same.bytes], [127, 127, 127], "no difference is the middle of the scale");

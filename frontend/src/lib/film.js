@@ -1,12 +1,11 @@
 // A film strip with heat over it: every frame small, the current one large; by mouse, by keys, as words.
-import { valueOf } from "./arrays.js";
 import { h, slider } from "./dom.js";
-import { patchWords, stripLayout, timeWords } from "./heat.js";
+import { patchWords, stripLayout, timeWords, valueAt } from "./heat.js";
 
 /**
  * Pictures of all frames as one image (Python's views.film.sheet): `columns` a line, each `width` x `height`.
  * @typedef {{ src: string, columns: number, width: number, height: number }} Sheet
- * @typedef {{ low: number, high: number }} Range
+ * @typedef {import("./heat.js").Range} Range
  * @typedef {{ frame: number, row: number, col: number }} Place
  */
 
@@ -32,7 +31,8 @@ const BIG = 340;
  * @param {(box: number[]) => void} [what.dragged] called with the box that was drawn on the large frame
  */
 export function film(what) {
-  const { frames, rows, cols, times = [], names, sheet = null, cells = null, unit, choose } = what;
+  const { frames, rows, cols, times = [], names, sheet = null, unit, choose } = what;
+  let cells = what.cells ?? null;
   const aspect = what.aspect ?? (sheet ? sheet.width / sheet.height : cols / rows);
   const patches = rows * cols;
   const scale = Math.min(BIG / aspect, BIG * 0.85);
@@ -75,6 +75,10 @@ export function film(what) {
   /** @type {number[] | null} */
   let rubber = null;
 
+  /** Where tokens lie, once it is known. @param {ArrayLike<number> | null} known as `cells` */
+  function setCells(known) {
+    cells = known;
+  }
   /** Paint other numbers. @param {ArrayLike<number>} bytes @param {Uint32Array} table @param {Range} range @param {number} [start] */
   function draw(bytes, table, range, start = 0) {
     shown = { bytes, range, start };
@@ -89,7 +93,7 @@ export function film(what) {
     if (!shown) return NaN;
     const cell = frame * patches + row * cols + col;
     const index = cells ? cells[cell] : cell;
-    return index < 0 ? NaN : valueOf(shown.bytes[shown.start + index], shown.range);
+    return index < 0 ? NaN : valueAt(shown.bytes[shown.start + index], shown.range);
   }
   /** @param {Place} place */
   function wordsOf(place) {
@@ -138,21 +142,19 @@ export function film(what) {
     }
     repaint();
   }
-  /** @param {CanvasRenderingContext2D} context @param {number} x @param {number} y @param {number} w @param {number} t @param {string} [ink] */
-  function frameAround(context, x, y, w, t, ink = "#000") {
-    context.lineWidth = 4;
+  /** @param {CanvasRenderingContext2D} context @param {number} x @param {number} y @param {number} w @param {number} t @param {string} [ink] @param {number} [thick] */
+  function frameAround(context, x, y, w, t, ink = "#000", thick = 2) {
+    context.lineWidth = 2 * thick;
     context.strokeStyle = "#fff";
     context.strokeRect(x, y, w, t);
-    context.lineWidth = 2;
+    context.lineWidth = thick;
     context.strokeStyle = ink;
     context.strokeRect(x, y, w, t);
   }
   /** @param {CanvasRenderingContext2D} context @param {number} frame @param {number} x @param {number} y @param {number} w @param {number} t */
   function boxes(context, frame, x, y, w, t) {
     for (const [x0, y0, x1, y1] of what.outlines?.(frame) ?? []) {
-      context.setLineDash(w > 150 ? [7, 4] : [3, 2]);
-      frameAround(context, x + x0 * w, y + y0 * t, (x1 - x0) * w, (y1 - y0) * t, "#d55e00");
-      context.setLineDash([]);
+      frameAround(context, x + x0 * w, y + y0 * t, (x1 - x0) * w, (y1 - y0) * t, "#d55e00", w > 150 ? 2 : 1);
     }
   }
   /** Paint what is known again. */
@@ -308,5 +310,5 @@ export function film(what) {
     sized.disconnect();
     dark.removeEventListener("change", lay);
   }
-  return { whole, side, strip, big, draw, move, repaint, play, close, value, place: () => ({ ...at }) };
+  return { whole, side, strip, big, setCells, draw, move, repaint, play, close, value, place: () => ({ ...at }) };
 }

@@ -1,8 +1,19 @@
 // The arithmetic behind film strips: where frames stand, how bytes become colours, what a patch is called. No DOM.
-import { valueOf } from "./arrays.js";
 import { number } from "./colour.js";
 
-/** @typedef {{ low: number, high: number }} Range */
+/** A scale of bytes: 0..254 is low..high, evenly, or with `root` by square roots. @typedef {{ low: number, high: number, root?: boolean }} Range */
+
+/**
+ * The value behind a byte; 255 is "not visible" (NaN).
+ *
+ * @param {number} byte
+ * @param {Range} range
+ */
+export function valueAt(byte, { low, high, root }) {
+  if (byte === 255) return NaN;
+  const share = byte / 254;
+  return low + (root ? share * share : share) * (high - low);
+}
 
 const GAP = 4;
 const LABEL = 15; // pixels under a frame for its time
@@ -55,7 +66,7 @@ export function rescaled(table, own, shown) {
   const out = new Uint32Array(256);
   const span = shown.high - shown.low;
   for (let byte = 0; byte < 255; byte++) {
-    const share = span > 0 ? (valueOf(byte, own) - shown.low) / span : 0;
+    const share = span > 0 ? (valueAt(byte, own) - shown.low) / span : 0;
     out[byte] = table[Math.max(0, Math.min(254, Math.round(share * 254)))];
   }
   return out;
@@ -74,7 +85,7 @@ export function difference(after, before, count, most) {
   const numbers = new Float32Array(count);
   let largest = 0;
   for (let i = 0; i < count; i++) {
-    const d = valueOf(after.bytes[after.start + i], after.range) - valueOf(before.bytes[before.start + i], before.range);
+    const d = valueAt(after.bytes[after.start + i], after.range) - valueAt(before.bytes[before.start + i], before.range);
     numbers[i] = d;
     if (Math.abs(d) > largest) largest = Math.abs(d);
   }
