@@ -77,6 +77,8 @@ class Figure(go.FigureWidget):
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         state = super().get_state(key, drop_defaults)
+        if "_data" not in self.__dict__:  # the widget opens before the figure is in it
+            return state
         now = {"_widget_data": self._data, "_widget_layout": self._layout_obj._props}
         return state | {name: copy.deepcopy(value) for name, value in now.items() if name in state}
 
