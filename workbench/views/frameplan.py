@@ -217,7 +217,8 @@ class FramePlanView(View):
             )
         if any(plan.regret for plan in self.plans.plans):
             parts.append("needs are the data's `min_frames`, which no policy reads")
-        return f"{'; '.join(parts)}; workbench {__version__}."
+        said = f"{'; '.join(parts)}; workbench {__version__}."
+        return said[0].upper() + said[1:]
 
     def picture(self) -> Figure:
         """The bars of every plan, a panel each."""
@@ -249,8 +250,9 @@ class FramePlanView(View):
                 left = left + table[name]
             axes.invert_yaxis()
             axes.set_xlim(0, 100)
+            title = "\n".join(textwrap.wrap(plan.title, charts.TITLE))
             axes.set_title(
-                f"{plan.title}\nmean {plan.mean:.1f} frames, {plan.videos} clips", fontsize=8, loc="left"
+                f"{title}\nmean {plan.mean:.1f} frames, {plan.videos} clips", fontsize=8, loc="left"
             )
             axes.set_xlabel("% of questions")
         drawn.legend(loc="outside upper left", ncols=8, fontsize=8)
