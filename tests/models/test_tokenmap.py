@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,11 @@ def test_json_round_trip(frames):
     _, processor = worlds.model(newline=True)
     tm = processor.prepare(worlds.sample(frames), worlds.clip(frames) if frames else None).token_map
     again = TokenMap.from_json(tm.to_json())
+    columns = {
+        name: getattr(tm, name).tolist() for name in ("kind", "turn", "frame_span", "patches", "boxes")
+    }
+    plainly = json.dumps(columns, separators=(",", ":"))[:-1]
+    assert tm.to_json().startswith(plainly + ',"frame_indices":')
     assert again == tm and again.boxes.dtype == np.float32 and again.patches.shape == (len(tm), 4)
     assert again.frame_indices == tm.frame_indices and again.grid == tm.grid
     with pytest.raises(ValueError, match="nothing"):

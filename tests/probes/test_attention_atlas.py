@@ -14,6 +14,8 @@ from workbench.probes.attention import Look, attention_rows, inputs_of
 from workbench.probes.attention_tap import AttentionTap
 from workbench.probes.common import ProbeError
 
+OUTPUTS = ("out.weight", "out_proj.weight", "proj.weight")  # of encoders
+
 
 @pytest.fixture(scope="module", params=ALL)
 def any_world(request):
@@ -77,6 +79,25 @@ def test_half_precision_and_what_is_refused():
 # ---------------------------------------------------------------------------------------------------- the encoder
 
 
+def encoder_calls(model, prepared):
+    """One forward pass's calls in the encoder, where each layer makes one."""
+    calls = []
+    with torch.no_grad(), AttentionTap(model, calls.append, "encoder"):
+        model.eval()(**inputs_of(prepared, model), use_cache=False)
+    return calls
+
+
+def slow_norms(call):
+    """|v W_O| of one call by the product itself: [pictures, H, positions]."""
+    weight = next(w for n, w in call.module.named_parameters() if n in OUTPUTS).detach().double()
+    pictures, heads, n, size = call.value.shape
+    norms = np.zeros((pictures, heads, n))
+    for picture, head, place in np.ndindex(pictures, heads, n):
+        part = weight[:, head * size : (head + 1) * size]
+        norms[picture, head, place] = (part @ call.value[picture, head, place].double()).norm()
+    return norms
+
+
 @pytest.mark.parametrize("name", [*OURS, "llava", "llava_next_video", "llava_onevision"])
 @pytest.mark.parametrize("frames", [1, 5])
 def test_encoder_rows_equal_eager_attention(name, frames):
@@ -88,8 +109,14 @@ def test_encoder_rows_equal_eager_attention(name, frames):
     length = patches * f // pictures
     extra = full.shape[-1] - length  # CLIP: a class token in front
     queries = [0, f * patches - 1, patches // 2]
-    capture = attention_rows(model, processor, sample(frames), clip(frames), queries, where="encoder")
+    capture = attention_rows(
+        model, processor, sample(frames), clip(frames), queries, where="encoder", norms=True
+    )
     assert capture.arrays["self_check"].max() < 1e-5
+    calls = encoder_calls(model, prepared)
+    norms = np.stack([slow_norms(call)[..., extra:] for call in calls]).transpose(0, 2, 1, 3)
+    norms = norms.reshape(len(full), full.shape[2], f, patches)
+    np.testing.assert_allclose(capture.arrays["value_norms"], norms, rtol=1e-4, atol=1e-6)
     for row, query in enumerate(queries):
         picture, place = query // length, query % length
         expected = np.zeros((*full.shape[:1], full.shape[2], patches))
@@ -102,7 +129,24 @@ def test_encoder_rows_equal_eager_attention(name, frames):
     mean = attention_rows(model, processor, sample(frames), clip(frames), where="encoder").arrays["received"]
     own = full[..., extra:, extra:].mean(3)  # over queries: [layers, pictures, H, length]
     own = own.reshape(len(full), f, pictures // f, full.shape[2], length).transpose(0, 3, 1, 2, 4)
-    np.testing.assert_allclose(mean, own.reshape(len(full), -1, f, patches), atol=2e-6)
+    own = own.reshape(len(full), -1, f, patches)
+    np.testing.assert_allclose(mean, own, atol=2e-6)
+    # averaged over heads: the weighted map itself
+    for asked, maps in (("mean", own), (queries, None)):
+        capture = attention_rows(
+            model, processor, sample(frames), clip(frames), asked, None, "mean", "encoder", norms=True
+        )
+        got = capture.arrays["norm_weighted"]
+        if maps is None:
+            at = np.array(queries)
+            rows_all = attention_rows(
+                model, processor, sample(frames), clip(frames), queries, where="encoder"
+            )
+            maps = rows_all.arrays["rows"]
+            expected = (maps * norms[:, :, at // patches]).mean(1, keepdims=True)
+        else:
+            expected = (maps * norms).mean(1, keepdims=True)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
@@ -128,7 +172,7 @@ def test_encoder_rows_of_windows_and_cells(name):
         order = np.arange(t * patches)
     frame, patch = order // patches, raster.ravel()[order]
     queries = [0, 7, patches + 3, t * patches - 1]
-    capture = attention_rows(model, processor, sample(5), clip(5), queries, where="encoder")
+    capture = attention_rows(model, processor, sample(5), clip(5), queries, where="encoder", norms=True)
     for layer in range(3):
         at, mine = 0, [call for call in calls if call.layer == layer]
         expected = np.zeros((4, len(queries), patches))
@@ -136,6 +180,8 @@ def test_encoder_rows_of_windows_and_cells(name):
             weights = (call.query @ call.key.transpose(-1, -2) * call.scaling).softmax(-1)[0].numpy()
             here = slice(at, at + weights.shape[-1])
             at = here.stop
+            norms = capture.arrays["value_norms"][layer][:, frame[here], patch[here]]
+            np.testing.assert_allclose(norms, slow_norms(call)[0], rtol=1e-4, atol=1e-6)
             for row, query in enumerate(queries):
                 for place in np.flatnonzero(frame[here] * patches + patch[here] == query):
                     assert (frame[here] == query // patches).all()

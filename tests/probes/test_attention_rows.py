@@ -11,12 +11,13 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from tests.probes.attention_worlds import ALL, assert_rows, eager, set_attention, world
 from workbench.captures import Capture
+from workbench.captures import rows as rows_module
 from workbench.captures.rows import rows_of
 from workbench.models.tempflex.packed import NAME as PACKED
 from workbench.probes import attention_math
 from workbench.probes.attention import Look, attention_rows, inputs_of
 from workbench.probes.attention_packed import attention_rows_packed, generation_rows
-from workbench.probes.attention_size import kept_bytes
+from workbench.probes.attention_size import check_room, kept_bytes
 from workbench.probes.attention_tap import MARK, AttentionTap, tapped_name
 from workbench.probes.common import ProbeError
 from workbench.samples.sample import Sample, Turn
@@ -223,7 +224,7 @@ def test_rows_that_do_not_explain_the_output_are_refused(ours, tmp_path):
 
 
 @pytest.mark.parametrize("heads", [None, [2, 0], "mean"])
-@pytest.mark.parametrize("store", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("store", ["float32", "float16", "uint8", "topk"])
 def test_choices_of_layers_heads_and_store(sliding, tmp_path, heads, store):
     model, processor, sample, clip = sliding
     everything = attention_rows(model, processor, sample(9), clip(9), "text", norms=True)
@@ -247,17 +248,24 @@ def test_choices_of_layers_heads_and_store(sliding, tmp_path, heads, store):
     top, weighted_top = (np.nanmax(array, axis=-1, keepdims=True) for array in (full, weighted))
     if heads != "mean":  # the rows are rounded, not the product
         weighted_top = top * capture.arrays["value_norms"][:, :, None]
-    for a, b, most in ((got, full, top), (got_weighted, weighted, weighted_top)):
+    cut, weighted_cut = 0 * top, 0 * weighted_top  # what topk may be off by
+    if store == "topk":
+        cut = capture.arrays["rows_cut"][..., None]
+        weighted_cut = cut * weighted_top / np.maximum(top, 1e-9)
+        if heads == "mean":
+            weighted_cut = capture.arrays["norm_weighted_cut"][..., None]
+    for a, b, most, off in ((got, full, top, cut), (got_weighted, weighted, weighted_top, weighted_cut)):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
         allowed = {
             "float32": 1e-6 * most,
             "float16": 2.0**-11 * b + 1e-7,
             "uint8": most / 508 * 1.001 + 1e-7,
+            "topk": np.maximum(2.0**-11 * b, off) + 1e-7,
         }[store]
         assert (np.nan_to_num(np.abs(a - b)) <= np.nan_to_num(allowed)).all()
 
 
-@pytest.mark.parametrize("store", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("store", ["float32", "float16", "uint8", "topk"])
 def test_the_formula_of_kept_bytes_is_what_is_kept(ours, store):
     model, processor, sample, clip = ours
     for queries, layers, heads, frames in (
@@ -268,13 +276,27 @@ def test_the_formula_of_kept_bytes_is_what_is_kept(ours, store):
         capture = attention_rows(
             model, processor, sample(frames), clip(frames), queries, layers, heads, store=store
         )
-        shape = capture.arrays["rows"].shape
-        named = {k: v for k, v in capture.arrays.items() if k in ("rows", "rows_max", "self_check")}
+        shape = rows_of(capture.arrays).shape
+        named = {k: v for k, v in capture.arrays.items() if k.startswith("rows") or k == "self_check"}
         assert sum(v.nbytes for v in named.values()) == kept_bytes(*shape, store)
-    # the size the design promises: one answer token at 16,384 positions, 36 layers, 32 heads
-    assert kept_bytes(36, 32, 1, 16384, "float32") < 100e6
-    assert kept_bytes(36, 32, 5, 16384, "uint8") < 100e6
+    # the size the design promises, at 16,384 positions, 36 layers, 32 heads: one row exactly, eight in topk
+    assert kept_bytes(36, 32, 1, 16384, "float32") < 100e6 and kept_bytes(36, 32, 8, 16384, "topk") < 100e6
     assert kept_bytes(36, 1, 8, 16384, "float32") < 100e6
+
+
+def test_auto_is_exact_until_rows_grow_large(ours, monkeypatch):
+    model, processor, sample, clip = ours
+    exact = attention_rows(model, processor, sample(40), clip(40), "text")
+    assert exact.meta["store"] == "float32" and exact.arrays["rows"].dtype == np.float32
+    monkeypatch.setattr(rows_module, "AUTO_BYTES", exact.arrays["rows"].nbytes - 1)
+    packed = attention_rows(model, processor, sample(40), clip(40), "text")
+    assert packed.meta["store"] == "topk" and packed.nbytes < exact.nbytes
+    full, back = exact.arrays["rows"], rows_of(packed.arrays)
+    cut = packed.arrays["rows_cut"][..., None]
+    assert (
+        np.nan_to_num(np.abs(back - full)) <= np.maximum(cut, np.nan_to_num(full) * 2.0**-11) + 1e-7
+    ).all()
+    assert full.shape[-1] > 100 and (cut > 0).any()
 
 
 def test_value_norms_against_the_product_itself(any_world):
@@ -337,9 +359,13 @@ def test_what_does_not_fit_says_how_large_it_is(ours, monkeypatch, tmp_path):
     free = psutil.virtual_memory()._replace(available=100 * 2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(
-        ProbeError, match=r"needs 0\.1 GiB of memory .* 0\.1 are free\. Ask for fewer queries"
+        ProbeError, match=r"needs 1\d\d MiB of memory .* 100 MiB are free\. Ask for fewer queries"
     ):
         attention_rows(model, processor, sample(64), clip(64), "all")
+    kept, small = kept_bytes(36, 32, 64, 16384), kept_bytes(36, 32, 64, 16384, "topk")
+    with pytest.raises(ProbeError, match=r"4\.5 GiB on disk.*; store='topk' keeps 577 MiB instead"):
+        check_room("take rows", kept, 0, 2**30, 2**30, small)
+    check_room("take rows", small, 0, 2**30, 2**30, small)
 
 
 def test_an_architecture_with_its_own_attention_is_refused():

@@ -27,9 +27,9 @@ def register(verbs: argparse._SubParsersAction) -> None:
     _layers_heads(rows)
     rows.add_argument(
         "--store",
-        choices=("float32", "float16", "uint8"),
-        default="float32",
-        help="how rows are kept (float32: exactly)",
+        choices=("auto", "float32", "float16", "uint8", "topk"),
+        default="auto",
+        help="how rows are kept: float32 exactly; topk half a byte a key, the largest exactly (auto: float32 up to 100 MB)",
     )
     rows.add_argument(
         "--norms", action="store_true", help="also |v W_O| of every key, for norm-weighted maps"

@@ -69,9 +69,7 @@ def make_captures(asked: Asked, tell: Tell | None = None) -> list[Path]:
         for done, (suffix, make) in enumerate(pieces):
             path = bench.path(suffix)
             if not bench.there(path, wanted):
-                capture = make()
-                meta = capture.meta | {"asked": wanted}
-                Capture(capture.kind, capture.arrays, meta).save(path)
+                make(path, {"asked": wanted})
             paths.append(path)
             tell(f"{asked.name} {suffix}".strip(), done + 1, len(pieces))
         return paths
@@ -87,7 +85,19 @@ def without_pictures(section: dict[str, Any] | None) -> dict[str, Any] | None:
     return section and {key: value for key, value in section.items() if key != PICTURES}
 
 
-Piece = tuple[str, Callable[[], Capture]]  # what the file's name ends in, and how it is made
+# writes one capture: where to, and further keys of its metadata
+Make = Callable[[Path, dict[str, Any]], object]
+Piece = tuple[str, Make]  # what the file's name ends in, and how it is made
+
+
+def _saved(make: Callable[..., Capture], *given: Any) -> Make:
+    """For captures that are small: made in memory, then written. Those that grow with length stream to their file."""
+
+    def write(path: Path, own: dict[str, Any]) -> None:
+        capture = make(*given)
+        Capture(capture.kind, capture.arrays, capture.meta | own).save(path)
+
+    return write
 
 
 class _Bench:
@@ -188,26 +198,27 @@ def _sources(asked: Asked) -> RunSources:
     return dataclasses.replace(sources, recipe=recipe.model_copy(update={"data": data}))
 
 
-def _each(bench: _Bench, one: Callable[[Target, Sample], Capture], default: int = 1) -> Iterator[Piece]:
+One = Callable[[Target, Sample, Path, dict[str, Any]], object]  # of one sample, as ``Make``
+
+
+def _each(bench: _Bench, one: One, default: int = 1) -> Iterator[Piece]:
     """A capture a sample and frame count."""
-    samples = bench.samples(default)
-    for sample in samples:
-        counts = bench.counts() if sample.is_video else (1,)
-        for n in counts:
+    for sample in bench.samples(default):
+        for n in bench.counts() if sample.is_video else (1,):
             suffix = f"f{n}-{sample.id}" if sample.is_video else sample.id
             yield suffix, functools.partial(_look_at, bench, one, sample, n)
 
 
-def _look_at(bench: _Bench, one: Callable[[Target, Sample], Capture], sample: Sample, frames: int) -> Capture:
-    return one(bench.target([sample], frames), sample)
+def _look_at(bench: _Bench, one: One, sample: Sample, frames: int, path: Path, own: dict[str, Any]) -> None:
+    one(bench.target([sample], frames), sample, path, own)
 
 
 def _attention(bench: _Bench) -> Iterator[Piece]:
     from workbench.probes.attention import attention_rows
 
-    def one(target: Target, sample: Sample) -> Capture:
-        return attention_rows(
-            target.model, target.processor, sample, target.clip(sample),
+    def one(target: Target, sample: Sample, path: Path, own: dict[str, Any]) -> None:
+        attention_rows(
+            target.model, target.processor, sample, target.clip(sample), path=path, own=own,
             checkpoint=target.checkpoint, recipe_hash=target.recipe_hash,
             **bench.given(suite="", samples="", limit=""),
         )  # fmt: skip
@@ -219,15 +230,42 @@ def _atlas(bench: _Bench) -> Iterator[Piece]:
     from workbench.probes.atlas import temporal_atlas
     from workbench.probes.attention import Look
 
-    def one(target: Target, sample: Sample) -> Capture:
+    def one(target: Target, sample: Sample, path: Path, own: dict[str, Any]) -> None:
         section = bench.section
         look = Look(section.layers, section.heads, turn=target.turn, checkpoint=target.checkpoint,
-                    recipe_hash=target.recipe_hash, pictures=section.pictures is not False)  # fmt: skip
-        return temporal_atlas(
-            target.model, target.processor, sample, target.clip(sample), section.queries or "all", look
-        )
+                    recipe_hash=target.recipe_hash, pictures=section.pictures is not False, own=own)  # fmt: skip
+        queries = section.queries or "all"
+        temporal_atlas(target.model, target.processor, sample, target.clip(sample), queries, look, path=path)
 
     return _each(bench, one)
+
+
+def _knockout(bench: _Bench) -> Iterator[Piece]:
+    from workbench.probes.knockout import knockout_map
+
+    return _each(bench, _effect(bench, knockout_map))
+
+
+def _attribution(bench: _Bench) -> Iterator[Piece]:
+    from workbench.probes.attribution import attribution_map
+
+    return _each(bench, _effect(bench, attribution_map, curves="with_curves"))
+
+
+def _effect(bench: _Bench, function: Callable[..., Capture], **names: str) -> One:
+    """Knockouts or attributions of one sample; ``names``: see ``_Bench.given``."""
+    words = bench.given(suite="", samples="", limit="", **names)
+
+    def one(target: Target, sample: Sample, path: Path, own: dict[str, Any]) -> None:
+        def make() -> Capture:
+            return function(
+                target.model, target.processor, sample, target.clip(sample), seed=target.seed,
+                checkpoint=target.checkpoint, recipe_hash=target.recipe_hash, **words,
+            )  # fmt: skip
+
+        _saved(make)(path, own)
+
+    return one
 
 
 def _scatter(bench: _Bench) -> Iterator[Piece]:
@@ -251,7 +289,7 @@ def _scatter(bench: _Bench) -> Iterator[Piece]:
     images = not any(sample.is_video for sample in samples)
     for n in (1,) if images else bench.counts():
         suite = bench.section.suite or next(iter(bench.sources.recipe.evaluation.suites))
-        yield suite if images else f"{suite}-f{n}", functools.partial(one, n)
+        yield suite if images else f"{suite}-f{n}", _saved(one, n)
 
 
 def _fusion(bench: _Bench) -> Iterator[Piece]:
@@ -274,7 +312,7 @@ def _fusion(bench: _Bench) -> Iterator[Piece]:
             recipe_hash=bench.recipe_hash, **words,
         )  # fmt: skip
 
-    yield "", one
+    yield "", _saved(one)
 
 
 def _gradients(bench: _Bench) -> Iterator[Piece]:
@@ -296,33 +334,7 @@ def _gradients(bench: _Bench) -> Iterator[Piece]:
             **words,
         )  # fmt: skip
 
-    yield "", one
-
-
-def _knockout(bench: _Bench) -> Iterator[Piece]:
-    from workbench.probes.knockout import knockout_map
-
-    def one(target: Target, sample: Sample) -> Capture:
-        return knockout_map(
-            target.model, target.processor, sample, target.clip(sample), seed=target.seed,
-            checkpoint=target.checkpoint, recipe_hash=target.recipe_hash,
-            **bench.given(suite="", samples="", limit=""),
-        )  # fmt: skip
-
-    return _each(bench, one)
-
-
-def _attribution(bench: _Bench) -> Iterator[Piece]:
-    from workbench.probes.attribution import attribution_map
-
-    def one(target: Target, sample: Sample) -> Capture:
-        return attribution_map(
-            target.model, target.processor, sample, target.clip(sample), seed=target.seed,
-            checkpoint=target.checkpoint, recipe_hash=target.recipe_hash,
-            **bench.given(suite="", samples="", limit="", curves="with_curves"),
-        )  # fmt: skip
-
-    return _each(bench, one)
+    yield "", _saved(one)
 
 
 _PIECES: dict[str, Callable[[_Bench], Iterator[Piece]]] = {

@@ -28,14 +28,14 @@ from workbench.probes.attention import (
     head_list,
     inputs_of,
     looking,
-    refuse_if_too_large,
     token_texts,
 )
+from workbench.probes.attention_keeping import CHECK_UNIT, look_meta, refuse_if_too_large
 from workbench.probes.attention_math import check, exact_rows
 from workbench.probes.attention_queries import query_positions
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
 from workbench.probes.attention_visible import visible
-from workbench.probes.common import ProbeError, capture_meta
+from workbench.probes.common import ProbeError
 from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
@@ -110,7 +110,7 @@ def temporal_atlas(
         ProbeError: see ``attention_rows``.
     """
     look = look or Look()
-    if look.store != "float32" or look.norms:
+    if look.store not in ("auto", "float32") or look.norms:
         raise ProbeError("make an atlas", "it is kept in float32, without norms", "Leave store and norms out")
     prepared = processor.prepare(sample, clip, turns=(look.turn,))
     segments = segments_of(prepared.token_map)
@@ -123,38 +123,27 @@ def temporal_atlas(
     kept = 4 * len(layers) * heads * (len(positions) + s) * s
     working = 4 * len(listed) * n * s * 2 + QUERIES_AT_ONCE * n * 8
     refuse_if_too_large(f"make an atlas of {sample.id}", kept, working, path)
-    meta = capture_meta(
-        model,
-        axes={
-            "mass": ("layer", "head", "query", "segment"),
-            "segment_mass": ("layer", "head", "from", "segment"),
-            "queries": ("query",),
-            "sizes": ("segment",),
-            "self_check": ("layer",),
-            "sum_check": ("layer",),
-        },
-        units={
-            "mass": "attention probability summed over a segment; NaN where nothing of it is visible",
-            "segment_mass": "mean of mass over the queries of a segment that see the other",
-            "queries": "position",
-            "sizes": "positions",
-            "self_check": f"max |A V - O| of {CHECKED} rows, in units of the attention's output",
-            "sum_check": "max |sum of mass over segments - 1|",
-        },
-        sample=sample,
-        clip=clip,
-        prepared=prepared,
-        checkpoint=look.checkpoint,
-        recipe_hash=look.recipe_hash,
-        turn=look.turn,
-        where="llm",
+    of_segment = ("layer", "head", "query", "segment")
+    meta = look_meta(
+        model, look, sample, clip, prepared,
         layers=layers,
         heads="mean" if average else listed,
         heads_of_model=n_heads,
+        arrays={
+            "mass": (of_segment, "attention probability summed over a segment; NaN where nothing of it is visible"),
+            "segment_mass": (
+                ("layer", "head", "from", "segment"),
+                "mean of mass over the queries of a segment that see the other",
+            ),
+            "queries": (("query",), "position"),
+            "sizes": (("segment",), "positions"),
+            "self_check": (("layer",), f"max |A V - O| of {CHECKED} rows, {CHECK_UNIT}"),
+            "sum_check": (("layer",), "max |sum of mass over segments - 1|"),
+        },
         queries=queries if isinstance(queries, str) else "positions",
         segments=segments.labels,
         tokens=token_texts(processor, prepared),
-    )
+    )  # fmt: skip
     device = next(model.parameters()).device
     onehot = F.one_hot(torch.from_numpy(segments.of), s).float().to(device)
     spot = torch.linspace(0, n - 1, min(CHECKED, n)).long()

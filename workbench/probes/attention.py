@@ -11,25 +11,24 @@ Axes of the capture ``attention_rows``: layer, head, query, key.
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from workbench.captures import Capture, capture_to
-from workbench.captures.rows import Store, encode, stated_error
+from workbench.captures.rows import Choice, chosen_store
 from workbench.models.videolm import Prepared
+from workbench.probes.attention_keeping import CHECK_UNIT, describe, look_meta, put, refuse_if_too_large
 from workbench.probes.attention_math import BLOCK, check, exact_rows, value_norms
 from workbench.probes.attention_queries import query_positions
-from workbench.probes.attention_size import check_room, kept_bytes
+from workbench.probes.attention_size import kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
-from workbench.probes.common import Checkpoint, ProbeError, capture_meta
+from workbench.probes.common import Checkpoint, ProbeError
 from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
@@ -43,12 +42,13 @@ class Look:
 
     layers: Sequence[int] | None = None
     heads: Heads = None
-    store: Store = "float32"
+    store: Choice = "auto"
     norms: bool = False
     turn: int = 0
     checkpoint: Checkpoint | None = None
     recipe_hash: str | None = None
     pictures: bool = True
+    own: Mapping[str, Any] | None = None
 
 
 def attention_rows(
@@ -61,13 +61,14 @@ def attention_rows(
     heads: Heads = None,
     where: str = "llm",
     *,
-    store: Store = "float32",
+    store: Choice = "auto",
     norms: bool = False,
     turn: int = 0,
     path: str | Path | None = None,
     checkpoint: Checkpoint | None = None,
     recipe_hash: str | None = None,
     pictures: bool = True,
+    own: Mapping[str, Any] | None = None,
 ) -> Capture:
     """What the queries of one sample look at.
 
@@ -79,11 +80,13 @@ def attention_rows(
         layers: indices, None for all; negative ones count from the end.
         heads: indices, None for all, or ``"mean"`` for the average over all heads.
         where: "llm" or "encoder".
-        store: "float32" (exact), "float16" or "uint8" (the capture states the error).
+        store: "float32" (exact), "float16", "uint8" or "topk" (half a byte a key, the largest exactly; the capture states
+            the error). "auto": float32 as long as that takes at most 100 MB, topk beyond.
         norms: also |v W_O| of every key (``value_norms``), for norm-weighted maps.
         turn: which question of the sample.
         path: stream the capture to this file, a layer at a time; None keeps it in memory.
         pictures: keep the frames too, small (``pictures.py``).
+        own: further keys of the capture's metadata.
 
     Returns:
         ``rows`` [layer, head, query, key] (read them with ``captures.rows.rows_of`` whatever the store), ``queries``
@@ -94,7 +97,7 @@ def attention_rows(
         ProbeError: layers, heads or queries that are not there, an architecture that cannot be read, rows that fail
             their check, or a size that does not fit (naming it).
     """
-    look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash, pictures)
+    look = Look(layers, heads, store, norms, turn, checkpoint, recipe_hash, pictures, own)
     if where == "encoder":
         from workbench.probes.attention_encoder import encoder_rows
 
@@ -139,35 +142,33 @@ class RowWriter:
         n_heads = head_count(modules[0])
         listed, self.mean = head_list(look.heads, n_heads)
         self.heads = None if self.mean else listed
-        kept = kept_bytes(
-            len(self.layers), 1 if self.mean else len(listed), len(self.positions), n, look.store
-        )
+        kept_heads = 1 if self.mean else len(listed)
+        arrays = 1 + (self.mean and look.norms)
+        size = (len(self.layers), kept_heads, len(self.positions), n)
+        self.store = chosen_store(look.store, arrays * size[0] * size[1] * size[2], n)
         a_layer = 4 * len(listed) * len(self.positions) * n
-        asked = f"take {len(self.positions)} rows of {sample.id}"
-        refuse_if_too_large(asked, kept * (1 + (self.mean and look.norms)), 3 * a_layer + 12 * BLOCK, path)
-        meta = capture_meta(
-            model,
-            axes={"queries": ("query",), "token_ids": ("key",), "self_check": ("layer",)},
-            units={
-                "queries": "position",
-                "token_ids": "id in the model's vocabulary",
-                "self_check": "max |A V - O| of these rows, in units of the attention's output",
-            },
-            sample=sample,
-            clip=clip,
-            prepared=prepared,
-            checkpoint=look.checkpoint,
-            recipe_hash=look.recipe_hash,
-            turn=look.turn,
-            where="llm",
+        refuse_if_too_large(
+            f"take {len(self.positions)} rows of {sample.id}",
+            arrays * kept_bytes(*size, self.store),
+            3 * a_layer + 12 * BLOCK,
+            path,
+            arrays * kept_bytes(*size, "topk"),
+        )
+        meta = look_meta(
+            model, look, sample, clip, prepared,
             layers=self.layers,
             heads="mean" if self.mean else listed,
             heads_of_model=n_heads,
+            arrays={
+                "queries": (("query",), "position"),
+                "token_ids": (("key",), "id in the model's vocabulary"),
+                "self_check": (("layer",), f"max |A V - O| of these rows, {CHECK_UNIT}"),
+            },
             queries=queries if isinstance(queries, str) else "positions",
-            store=look.store,
+            store=self.store,
             tokens=token_texts(processor, prepared),
             **own,
-        )
+        )  # fmt: skip
         self.writer = capture_to(path, KIND, meta)
         self._keys = slice(0, n)
         self._places = torch.from_numpy(self.positions)
@@ -187,12 +188,12 @@ class RowWriter:
             norm = value_norms(call, row, self.heads, keys).cpu().numpy()
             if self.mean:
                 weighted = (weights * norm[:, None]).mean(0, keepdims=True)
-                put(self.writer, "norm_weighted", weighted, self.look.store, "attention x |v W_O|")
+                put(self.writer, "norm_weighted", weighted, self.store, "attention x |v W_O|")
             else:
                 self.writer.append("value_norms", norm)
                 describe(self.writer.meta, "value_norms", ("layer", "head", "key"), "|v W_O|")
         weights = weights.mean(0, keepdims=True) if self.mean else weights
-        put(self.writer, "rows", weights, self.look.store, "attention probability")
+        put(self.writer, "rows", weights, self.store, "attention probability")
         self.writer.append("self_check", np.asarray(error))
 
     def finish(self) -> Capture:
@@ -219,22 +220,6 @@ def collect(
             error = float("nan")
             break
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), error, largest
-
-
-def put(writer: Any, name: str, weights: np.ndarray, store: Store, unit: str) -> None:
-    """Append one layer's rows ``[head, query, key]`` in the form asked for, and describe them."""
-    stored, top = encode(weights, store)
-    writer.append(name, stored)
-    full = f"{unit}, {stated_error(store)}; not visible is NaN (255 in uint8)"
-    describe(writer.meta, name, ("layer", "head", "query", "key"), full)
-    if top is not None:
-        writer.append(f"{name}_max", top)
-        describe(writer.meta, f"{name}_max", ("layer", "head", "query"), f"largest {unit} of the row")
-
-
-def describe(meta: dict[str, Any], name: str, axes: Sequence[str], unit: str) -> None:
-    """Axes and unit of one more array."""
-    meta["axes"][name], meta["units"][name] = list(axes), unit
 
 
 def head_count(module: Any) -> int:
@@ -265,17 +250,6 @@ def head_list(heads: Heads, n_heads: int) -> tuple[list[int], bool]:
     return sorted({head % n_heads for head in listed}), False
 
 
-def refuse_if_too_large(asked: str, kept: int, working: int, path: str | Path | None) -> None:
-    """``check_room`` against this machine: its free memory and, with a path, the free disk there."""
-    on_disk = None
-    if path is not None:
-        folder = Path(path).absolute().parent
-        while not folder.exists():
-            folder = folder.parent
-        on_disk = shutil.disk_usage(folder).free // 2  # spools and the file are there together for a moment
-    check_room(asked, kept, working, on_disk, psutil.virtual_memory().available)
-
-
 def inputs_of(prepared: Prepared, model: Any) -> dict[str, Any]:
     """Arguments of ``model.forward`` for one conversation, on the model's device."""
     inputs: dict[str, Any] = {"input_ids": prepared.input_ids[None]}
@@ -297,11 +271,13 @@ def token_texts(processor: Any, prepared: Prepared) -> list[str]:
 
 @contextlib.contextmanager
 def looking(model: Any) -> Iterator[None]:
-    """Eval mode without gradients; the mode comes back afterwards."""
-    training = model.training
-    model.eval()
+    """Eval mode without gradients; every module's mode comes back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True

@@ -19,21 +19,20 @@ import numpy as np
 import torch
 
 from workbench.captures import Capture, capture_to
+from workbench.captures.rows import chosen_store
 from workbench.models.videolm import Prepared
 from workbench.probes.attention import (
     Look,
-    describe,
     head_count,
     head_list,
     inputs_of,
     looking,
-    put,
-    refuse_if_too_large,
 )
-from workbench.probes.attention_math import BLOCK, check, exact_rows
+from workbench.probes.attention_keeping import CHECK_UNIT, describe, look_meta, put, refuse_if_too_large
+from workbench.probes.attention_math import BLOCK, check, exact_rows, output_factors, value_norms
 from workbench.probes.attention_size import kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
-from workbench.probes.common import ProbeError, capture_meta
+from workbench.probes.common import ProbeError
 from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
@@ -108,7 +107,9 @@ def encoder_rows(
     Returns:
         A capture ``encoder_rows``: ``rows`` [layer, head, query, patch], ``queries`` [query] and, where the encoder has
         a class token, ``class_mass`` [layer, head, query]; or ``encoder_mean``: ``received`` [layer, head, frame,
-        patch]. Both with ``self_check`` [layer]; ``grid`` (F, rows, cols) in the metadata.
+        patch]. Both with ``self_check`` [layer]; ``grid`` (F, rows, cols) in the metadata. With norms ``value_norms``
+        [layer, head, frame, patch] = |v W_O| of every patch (not of a class token), or with heads="mean" the weighted
+        map itself, ``norm_weighted``, shaped as the map.
 
     Raises:
         ProbeError: see ``attention_rows``; a sample without image or video.
@@ -118,8 +119,6 @@ def encoder_rows(
         raise ProbeError(
             f"look at {sample.id} in the encoder", "it has no image or video", "Give a sample with media"
         )
-    if look.norms:
-        raise ProbeError("weigh the encoder's maps by value norms", "that is for the LLM", "Leave norms out")
     frames, rows, cols = (int(n) for n in prepared.grid[:3])
     patches = rows * cols
     mean = isinstance(queries, str)
@@ -142,51 +141,60 @@ def encoder_rows(
     n_heads = head_count(modules[0])
     listed, average = head_list(look.heads, n_heads)
     kept_heads = 1 if average else len(listed)
-    kept = kept_bytes(len(layers), kept_heads, frames if mean else len(wanted), patches, look.store)
+    maps = 1 + (average and look.norms)
+    size = (len(layers), kept_heads, frames if mean else len(wanted), patches)
+    store = chosen_store(look.store, maps * size[0] * size[1] * size[2], patches)
+    norm_bytes = 4 * size[0] * kept_heads * frames * patches * (look.norms and not average)
     a_layer = 8 * len(listed) * (frames if mean else len(wanted)) * patches
-    refuse_if_too_large(f"look at {sample.id} in the encoder", kept, 3 * a_layer + 12 * BLOCK, path)
-    meta = capture_meta(
-        model,
-        axes={"self_check": ("layer",)} | ({} if mean else {"queries": ("query",)}),
-        units={"self_check": "max |A V - O| of all rows, in units of the attention's output"}
-        | ({} if mean else {"queries": "frame * P + raster index of the patch"}),
-        sample=sample,
-        clip=clip,
-        prepared=prepared,
-        checkpoint=look.checkpoint,
-        recipe_hash=look.recipe_hash,
-        turn=look.turn,
+    refuse_if_too_large(
+        f"look at {sample.id} in the encoder",
+        maps * kept_bytes(*size, store) + norm_bytes,
+        3 * a_layer + 12 * BLOCK,
+        path,
+        maps * kept_bytes(*size, "topk") + norm_bytes,
+    )
+    arrays = {"self_check": (("layer",), f"max |A V - O| of all rows, {CHECK_UNIT}")}
+    if not mean:
+        arrays["queries"] = (("query",), "frame * P + raster index of the patch")
+    meta = look_meta(
+        model, look, sample, clip, prepared,
         where="encoder",
         layers=layers,
         heads="mean" if average else listed,
         heads_of_model=n_heads,
-        store=look.store,
+        arrays=arrays,
+        store=store,
         grid=[frames, rows, cols],
-    )
-    gather = _Gather(model.config, prepared.grid, wanted, mean, len(listed), patches)
+    )  # fmt: skip
+    gather = _Gather(model.config, prepared.grid, wanted, mean, len(listed), patches, look.norms)
+    name, unit = "rows", "attention probability"
+    axes: tuple[str, ...] = ("layer", "head", "query", "patch")
+    if mean:
+        name, unit = "received", "attention received from a patch of the same frame"
+        axes = ("layer", "head", "frame", "patch")
     with capture_to(path, "encoder_mean" if mean else "encoder_rows", meta) as writer:
-        add_pictures(writer, clip, look.pictures)
         if not mean:
             writer.add("queries", wanted)
+        add_pictures(writer, clip, look.pictures)
 
         def flush() -> None:
             if gather.layer is None:
                 return
             check(gather.layer, "encoder", gather.error, gather.largest, gather.dtype)
             maps = gather.maps()
-            maps = maps.mean(0, keepdims=True) if average else maps
-            if mean:
-                put(writer, "received", maps, look.store, "attention received from a patch of the same frame")
-                writer.meta["axes"]["received"] = ["layer", "head", "frame", "patch"]
-            else:
-                put(writer, "rows", maps, look.store, "attention probability")
-                writer.meta["axes"]["rows"] = ["layer", "head", "query", "patch"]
-                if gather.has_class:
-                    mass = gather.class_mass.mean(0, keepdims=True) if average else gather.class_mass
-                    writer.append("class_mass", mass)
-                    describe(
-                        writer.meta, "class_mass", ("layer", "head", "query"), "attention on the class token"
-                    )
+            if gather.norms is not None and average:
+                weighted = maps * (gather.norms if mean else gather.norms[:, wanted // patches])
+                put(
+                    writer, "norm_weighted", weighted.mean(0, keepdims=True), store, f"{unit} x |v W_O|", axes
+                )
+            elif gather.norms is not None:
+                writer.append("value_norms", gather.norms)
+                describe(writer.meta, "value_norms", ("layer", "head", "frame", "patch"), "|v W_O|")
+            put(writer, name, maps.mean(0, keepdims=True) if average else maps, store, unit, axes)
+            if gather.has_class and not mean:
+                mass = gather.class_mass.mean(0, keepdims=True) if average else gather.class_mass
+                writer.append("class_mass", mass)
+                describe(writer.meta, "class_mass", axes[:-1], "attention on the class token")
             writer.append("self_check", np.asarray(gather.error))
 
         def see(call: Call) -> None:
@@ -205,10 +213,18 @@ class _Gather:
     """One encoder layer, whose calls come picture by picture or window by window."""
 
     def __init__(
-        self, config: Any, grid: Sequence[int], wanted: np.ndarray, mean: bool, heads: int, patches: int
+        self,
+        config: Any,
+        grid: Sequence[int],
+        wanted: np.ndarray,
+        mean: bool,
+        heads: int,
+        patches: int,
+        weigh: bool,
     ) -> None:
         self.config, self.grid, self.wanted, self.mean = config, grid, wanted, mean
-        self.heads, self.patches = heads, patches
+        self.heads, self.patches, self.weigh = heads, patches, weigh
+        self.norms: np.ndarray | None = None  # |v W_O| [heads, frame, patch]
         self.layer: int | None = None
         self.layout: EncoderLayout | None = None
         self.has_class = False
@@ -226,6 +242,9 @@ class _Gather:
             self.row_of = np.where(self.layout.patch >= 0, row_of[at], -1)
             self.source = row_of[self.wanted]
         self.layer, self.dtype, self.at = call.layer, call.output.dtype, 0
+        self.factors: list[torch.Tensor] | None = None
+        if self.weigh:
+            self.norms = np.full((self.heads, int(self.grid[0]), self.patches), np.nan, dtype=np.float32)
         self.error = self.largest = 0.0
         n_rows = int(self.grid[0]) if self.mean else len(self.wanted)
         self.total = np.zeros((self.heads, n_rows, self.patches))
@@ -239,6 +258,11 @@ class _Gather:
             here = slice(self.at, self.at + call.query.shape[2])
             self.at = here.stop
             rows, frames, patches = self.row_of[here], self.layout.frame[here], self.layout.patch[here]
+            if self.norms is not None:
+                self.factors = output_factors(call, heads) if self.factors is None else self.factors
+                norms = value_norms(call, picture, heads, factors=self.factors).cpu().numpy()
+                shown = patches >= 0
+                self.norms[:, frames[shown], patches[shown]] = norms[:, shown]
             places = np.flatnonzero(rows >= 0)
             if not len(places):
                 continue

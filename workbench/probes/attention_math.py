@@ -59,9 +59,12 @@ def exact_rows(
     n_heads, n_keys = len(chosen), k.shape[1]
     step = max(1, block // max(1, n_heads * n_keys))
     softcap = call.options.get("softcap")
+    # not abs().max(), which is ten times slower on the strided values that models hand over
+    largest = torch.stack(torch.aminmax(v)).abs().max() if v.numel() else v.new_zeros(())
     for start in range(0, len(places), step):
         at = places[start : start + step]
-        q = call.query[row].index_select(1, at).float()
+        # gathered along the axis that is outermost in memory
+        q = call.query[row].transpose(0, 1).index_select(0, at).transpose(0, 1).float()
         q = q if kv is None else q[chosen]
         scores = _by_group(q * call.scaling, k.transpose(1, 2))
         if softcap is not None:
@@ -70,15 +73,15 @@ def exact_rows(
         seen = _of_heads(seen, chosen)[..., keys]
         if added is not None:
             scores += _of_heads(added, chosen)[..., keys]
-        weights = scores.masked_fill_(~seen, -math.inf).softmax(-1)
-        weights = weights.masked_fill_(~seen, 0.0)  # a query that sees nothing gave NaN
+        # masks are added: a small table that is broadcast over heads, where filling would walk over every score.
+        # A query that sees nothing comes out as NaN, which is what its keys shall be
+        weights = scores.add_(_table(seen, -math.inf)).softmax(-1)
         got = _by_group(weights, v)
         expected = call.output[row].index_select(0, at).transpose(0, 1).float()
         expected = expected if kv is None else expected[chosen]
-        sighted = seen.any(-1, keepdim=True).expand(n_heads, -1, 1)
-        error = float(((got - expected).abs() * sighted).max()) if got.numel() else 0.0
-        largest = float(v.abs().max()) if v.numel() else 0.0
-        yield Rows(weights.masked_fill_(~seen, math.nan), start, error, largest)
+        off = torch.where(seen.any(-1, keepdim=True), (got - expected).abs(), 0.0)
+        found = torch.stack([off.max() if off.numel() else largest * 0, largest]).tolist()  # one transfer
+        yield Rows(weights.add_(_table(seen, math.nan)), start, *found)
 
 
 def check(layer: int, where: str, error: float, largest: float, dtype: torch.dtype) -> None:
@@ -93,26 +96,38 @@ def check(layer: int, where: str, error: float, largest: float, dtype: torch.dty
 
 
 def value_norms(
-    call: Call, row: int = 0, heads: Sequence[int] | None = None, keys: slice = slice(None)
+    call: Call,
+    row: int = 0,
+    heads: Sequence[int] | None = None,
+    keys: slice = slice(None),
+    factors: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """|v_j W_O| for each chosen head and key, float32 ``[h, K]``: how much a key's value moves the residual stream.
 
     A norm-weighted map is this times the attention [Kobayashi et al. 2020, "Attention is not only a weight"]. With
     W_O[h] = Q R, |v W_O[h]| = |R v|: E x E instead of D x E.
 
+    Args:
+        factors: ``output_factors`` of the call, where a layer is called often.
+
     Raises:
         ProbeError: the attention module has no linear output projection of a known name.
     """
     chosen, kv = _heads(call, heads)
-    weight = output_projection(call.module).weight.float()
-    size = call.value.shape[-1]
+    factors = output_factors(call, heads) if factors is None else factors
     v = call.value[row, :, keys].float()
     norms = []
     for i, head in enumerate(chosen):
-        r = torch.linalg.qr(weight[:, head * size : (head + 1) * size], mode="r").R
-        source = v[head // call.grouped] if kv is None else v[kv[i]]
-        norms.append(torch.linalg.vector_norm(source @ r.T, dim=-1))
+        source = v[head // call.grouped if kv is None else kv[i]]
+        norms.append(torch.linalg.vector_norm(source @ factors[i].T, dim=-1))
     return torch.stack(norms)
+
+
+def output_factors(call: Call, heads: Sequence[int] | None = None) -> list[Tensor]:
+    """R of W_O[h] = Q R for each chosen head, float32 ``[E, E]``. Raises ProbeError."""
+    weight, size = output_projection(call.module).weight.float(), call.value.shape[-1]
+    slices = (weight[:, head * size : (head + 1) * size] for head in _heads(call, heads)[0])
+    return [torch.linalg.qr(part, mode="r").R for part in slices]
 
 
 def output_projection(module: nn.Module) -> nn.Linear:
@@ -134,7 +149,7 @@ def _heads(call: Call, heads: Sequence[int] | None) -> tuple[list[int], list[int
     Raises ProbeError for a head that is not there.
     """
     n = call.query.shape[1]
-    if heads is None:
+    if heads is None or list(heads) == list(range(n)):
         return list(range(n)), None
     wrong = [head for head in heads if not 0 <= head < n]
     if wrong or not len(heads):
@@ -151,6 +166,11 @@ def _by_group(q_hRE: Tensor, k_GEK: Tensor) -> Tensor:
     h, r, e = q_hRE.shape
     g = len(k_GEK)
     return torch.bmm(q_hRE.reshape(g, h // g * r, e), k_GEK).view(h, r, -1)
+
+
+def _table(seen: Tensor, hidden: float) -> Tensor:
+    """0 where a key is seen, ``hidden`` elsewhere."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, hidden)
 
 
 def _of_heads(table: Tensor, chosen: list[int]) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from workbench.captures import Capture, capture_to
+from workbench.captures.rows import chosen_store
 from workbench.probes.attention import (
     Heads,
     Look,
@@ -20,14 +21,12 @@ from workbench.probes.attention import (
     head_list,
     inputs_of,
     looking,
-    put,
-    refuse_if_too_large,
     token_texts,
 )
+from workbench.probes.attention_keeping import CHECK_UNIT, look_meta, put, refuse_if_too_large
 from workbench.probes.attention_math import BLOCK, check
 from workbench.probes.attention_size import kept_bytes
 from workbench.probes.attention_tap import AttentionTap, Call, attention_modules
-from workbench.probes.common import capture_meta
 from workbench.probes.pictures import add_pictures
 from workbench.samples.sample import Clip, Sample
 
@@ -114,8 +113,11 @@ def generation_rows(
     n_heads = head_count(modules[0])
     listed, mean = head_list(look.heads, n_heads)
     n, width = len(prepared), len(prepared) + max_new_tokens
-    kept = kept_bytes(len(chosen), 1 if mean else len(listed), max_new_tokens, width, look.store)
-    refuse_if_too_large(f"take rows while answering {sample.id}", 2 * kept, 12 * BLOCK, path)
+    size = (len(chosen), 1 if mean else len(listed), max_new_tokens, width)
+    store = chosen_store(look.store, size[0] * size[1] * size[2], width)
+    held = kept_bytes(*size, "float32")  # all rows until the last token is there
+    kept = kept_bytes(*size, store)
+    refuse_if_too_large(f"take rows while answering {sample.id}", kept, held + 12 * BLOCK, path)
     steps: list[list[np.ndarray]] = []
     errors: list[list[float]] = []
 
@@ -138,28 +140,20 @@ def generation_rows(
         ids[0, n:] if ids.shape[1] >= n + 1 and torch.equal(ids[0, :n].cpu(), prepared.input_ids) else ids[0]
     )
     count = min(len(generated), len(steps))
-    meta = capture_meta(
-        model,
-        axes={"generated": ("step",), "self_check": ("step", "layer"), "token_ids": ("prompt",)},
-        units={
-            "generated": "id in the model's vocabulary",
-            "self_check": "max |A V - O|, in units of the attention's output",
-            "token_ids": "id in the model's vocabulary",
-        },
-        sample=sample,
-        clip=clip,
-        prepared=prepared,
-        checkpoint=look.checkpoint,
-        recipe_hash=look.recipe_hash,
-        turn=look.turn,
-        where="llm",
+    meta = look_meta(
+        model, look, sample, clip, prepared,
         layers=chosen,
         heads="mean" if mean else listed,
         heads_of_model=n_heads,
-        store=look.store,
+        arrays={
+            "generated": (("step",), "id in the model's vocabulary"),
+            "self_check": (("step", "layer"), f"max |A V - O|, {CHECK_UNIT}"),
+            "token_ids": (("prompt",), "id in the model's vocabulary"),
+        },
+        store=store,
         tokens=token_texts(processor, prepared),
         text=processor.decode(generated),
-    )
+    )  # fmt: skip
     keys = n + count - 1 if count else n
     with capture_to(path, "generation_rows", meta) as writer:
         writer.add("generated", generated[:count].cpu().numpy())
@@ -167,9 +161,6 @@ def generation_rows(
         add_pictures(writer, clip, look.pictures)
         writer.add("self_check", np.array(errors[:count]))
         for step in steps[:count]:
-            put(writer, "rows", np.stack(step)[..., :keys], look.store, "attention probability")
-        for name in ("rows", "rows_max"):
-            if name in writer.meta["axes"]:
-                axes = ["step", "layer", "head", "key"]
-                writer.meta["axes"][name] = axes if name == "rows" else axes[:3]
+            rows = np.stack(step)[..., :keys]
+            put(writer, "rows", rows, store, "attention probability", ("step", "layer", "head", "key"))
         return writer.finish()

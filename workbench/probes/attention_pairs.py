@@ -54,6 +54,7 @@ def scatter_over(
             queries,
             layers,
             heads,
+            store="float32",
             turn=target.turn,
             pictures=False,
         )

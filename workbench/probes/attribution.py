@@ -107,7 +107,7 @@ def attribution_map(
         score = AnswerScore(model, prepared, sample.id)
         for name in dict.fromkeys(rankings):
             if name == "attention":
-                look = Look(heads="mean", turn=turn, pictures=False)
+                look = Look(heads="mean", store="float32", turn=turn, pictures=False)
                 scores[name] = attention_mass(model, processor, sample, clip, prepared, blocks, look)
             elif name == "knockout":
                 cut = knockout_prepared(

@@ -44,7 +44,7 @@ class ProbeSection(BaseModel):
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     where: Literal["llm", "encoder"] | None = None
-    store: Literal["float32", "float16", "uint8"] | None = None
+    store: Literal["auto", "float32", "float16", "uint8", "topk"] | None = None
     norms: bool | None = None
     boxes: Literal["asked", "all", "none"] | None = None
     against_start: bool | None = None  # scatter: paired with the model that the run started from
