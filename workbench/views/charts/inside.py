@@ -39,7 +39,7 @@ def styles(titles: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def _line(
+def estimates(
     title: str, style: Style, rows: pd.DataFrame, x: Sequence, first: bool = True, **more: object
 ) -> go.Scatter:
     """Estimates with their intervals over ``x``."""
@@ -85,7 +85,9 @@ def gradients(
                         f"Temporal share of the video gradient ({pairs} pairs)"],
     )  # fmt: skip
     look = styles(list(captures))
-    for title, capture in captures.items():
+    counts = sorted({int(n) for capture in captures.values() for n in capture.meta["frame_counts"]})
+    for i, (title, capture) in enumerate(captures.items()):
+        offset = beside(i, len(captures))
         rows = gradient_table(capture)
         if group not in capture.meta["groups"]:
             raise ValueError(f"{group!r} was not probed; groups are {', '.join(capture.meta['groups'])}")
@@ -93,14 +95,19 @@ def gradients(
         for column, name in ((1, "cos"), (2, f"{counterfactual}.share_t")):
             part = rows[rows["statistic"] == name].dropna(subset=["estimate"])
             if len(part):
-                x = [str(n) for n in part["frames"]]
-                figure.add_trace(_line(title, look[title], part, x, column == 1), row=1, col=column)
+                x = [counts.index(n) + offset for n in part["frames"]]
+                figure.add_trace(estimates(title, look[title], part, x, column == 1), row=1, col=column)
         ceiling = rows[(rows["statistic"] == "image_ceiling")].dropna(subset=["estimate"]).iloc[:1]
         if len(ceiling):
-            trace = _line(title, look[title], ceiling, ["two image batches"], False)
+            trace = estimates(title, look[title], ceiling, [len(counts) + offset], False)
             figure.add_trace(trace.update(mode="markers"), row=1, col=1)
     figure.add_hline(0, line={"color": ZERO, "width": 1}, row=1, col=1)
-    figure.update_xaxes(title_text="frames a video is shown at", type="category")
+    ticks = [*map(str, counts), "two image batches"]
+    for column, names in ((1, ticks), (2, ticks[:-1])):
+        figure.update_xaxes(
+            tickvals=list(range(len(names))), ticktext=names, range=[-0.5, len(names) - 0.5], col=column
+        )
+    figure.update_xaxes(title_text="frames a video is shown at")
     figure.update_yaxes(title_text="cosine (below 0: conflict)", col=1)
     figure.update_yaxes(title_text="|t| / |g_V| (1: all of it)", rangemode="tozero", col=2)
     return layout(figure, 420)
@@ -204,7 +211,7 @@ def frame_masses(captures: Mapping[str, Sequence[Capture]]) -> go.Figure:
         for column, n in enumerate(counts, start=1):
             part = table[table["frames"] == n]
             if len(part):
-                trace = _line(title, look[title], part, part["time_s"].tolist(), column == 1)
+                trace = estimates(title, look[title], part, part["time_s"].tolist(), column == 1)
                 figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(title_text="time in the clip, s")
     figure.update_yaxes(title_text="attention mass on the frame", col=1)
@@ -269,7 +276,7 @@ def fusion(captures: Mapping[str, Capture], layer: int = 0) -> go.Figure:
                 for s, n in zip(part["shown"], part["frames"], strict=True)
             ]
             if len(part):
-                figure.add_trace(_line(title, look[title], part, x, column == 1), row=1, col=column)
+                figure.add_trace(estimates(title, look[title], part, x, column == 1), row=1, col=column)
     n = int(rows["n"].max())
     figure.update_xaxes(title_text=f"frames (up to {n} images or clips)", type="category")
     figure.update_yaxes(title_text="share of the input's norm", rangemode="tozero", col=1)
@@ -293,8 +300,13 @@ def fusion_branches(captures: Mapping[str, Capture], layer: int = 0) -> go.Figur
                 "image" if s == "images" else f"{n}"
                 for s, n in zip(part["shown"], part["frames"], strict=True)
             ]
-            figure.add_trace(_line(branch, look[branch], part, x, column == 1), row=1, col=column)
+            figure.add_trace(estimates(branch, look[branch], part, x, column == 1), row=1, col=column)
     figure.add_hline(1 / len(branches), line={"color": ZERO, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="frames", type="category")
     figure.update_yaxes(title_text=f"weight beta in layer {layer} (dotted: equal)", col=1)
     return layout(figure, 400)
+
+
+def beside(i: int, n: int) -> float:
+    """Where the i-th of n checkpoints stands beside its tick, so that error bars do not cover one another."""
+    return (i - (n - 1) / 2) * min(0.12, 0.5 / max(n, 1))
