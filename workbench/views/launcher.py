@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 LOCAL = "local"
 
 
-def find_recipes(root: Path) -> list[Path]:
-    """Recipe files of a project, sorted."""
-    return sorted((root / "recipes").glob("**/*.yaml"))
+def find_recipes(folder: Path) -> list[Path]:
+    """Recipe files below a folder, sorted."""
+    return sorted(folder.glob("**/*.yaml"))
 
 
 class Launcher(View):
@@ -38,7 +38,8 @@ class Launcher(View):
     Args:
         recipe: a file; default the first of the project's ``recipes/``.
         machine: a name of the machines file; default ``local``.
-        root: the project's folder; default the nearest one upwards that has ``recipes/``.
+        recipes: folder of recipe files; default ``recipes/`` of the project. The folder above it is where relative paths
+            of recipes start.
 
     Attributes:
         recipe: the file.
@@ -56,12 +57,13 @@ class Launcher(View):
     title = "Launcher"
 
     def __init__(
-        self, recipe: str | Path | None = None, machine: str | None = None, root: str | Path | None = None
+        self, recipe: str | Path | None = None, machine: str | None = None, recipes: str | Path | None = None
     ) -> None:
         from workbench.study.live import project_root
 
-        self.root = project_root(root)
-        self.recipes = find_recipes(self.root)
+        folder = project_root() / "recipes" if recipes is None else Path(recipes).absolute()
+        self.root = folder.parent
+        self.recipes = find_recipes(folder)
         if recipe is not None:
             path = Path(recipe)
             path = path if path.is_file() or path.is_absolute() else self.root / path
@@ -75,7 +77,7 @@ class Launcher(View):
         elif self.recipes:
             self.recipe = self.recipes[0]
         else:
-            raise WorkbenchError("launch a recipe", f"{self.root / 'recipes'} holds none", "Write one there")
+            raise WorkbenchError("launch a recipe", f"{folder} holds none", "Write one there")
         self.machine = machine or LOCAL
         self.name, self.quick, self.extra = "", False, ""
         self.monitor: RunMonitor | None = None

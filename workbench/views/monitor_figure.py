@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+# a widget is made from a plain figure, which has axes and no longer a grid
+AXIS = {name: f"xaxis{i + 1 if i else ''}" for i, name in enumerate(PANELS)}
 PLACE = {name: (i // COLUMNS + 1, i % COLUMNS + 1) for i, name in enumerate(PANELS)}
 LINE_STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X"}
@@ -82,10 +84,9 @@ class MonitorFigure:
         gone = [key for key in self._shown if key not in now]
         if new:
             traces = [self._trace(curve, names) for curve in new]
-            places = [PLACE[curve.panel] for curve in new]
             for i, curve in enumerate(new):
                 self._traces[curve.panel, curve.key] = len(self.figure.data) + i
-            self.figure.add_traces(traces, rows=[r for r, _ in places], cols=[c for _, c in places])
+            self.figure.add_traces(traces)
         with self.figure.batch_update():
             for key in changed:
                 trace = self.figure.data[self._traces[key]]
@@ -96,11 +97,9 @@ class MonitorFigure:
                 trace.x, trace.y = [], []
             self._titles({curve.panel for curve in found}, about)
             counts = sorted({x for curve in found if curve.panel == "frames" for x in curve.x}, key=int)
-            row, col = PLACE["frames"]
-            if list(self._counts) != counts:
+            if self._counts != counts:
                 self._counts = counts
-                order = {"categoryorder": "array", "categoryarray": counts}
-                self.figure.update_xaxes(**order, row=row, col=col)
+                self.figure.layout[AXIS["frames"]].update(categoryorder="array", categoryarray=counts)
         self._shown = now
         return len(new) + len(changed) + len(gone)
 
@@ -122,7 +121,8 @@ class MonitorFigure:
         style = curve.style
         title = names.get(curve.group, curve.group)
         common: dict[str, Any] = {"name": title, "legendgroup": curve.group, "showlegend": False}
-        common |= _numbers(curve)
+        number = AXIS[curve.panel].removeprefix("xaxis")
+        common |= {"xaxis": f"x{number}", "yaxis": f"y{number}"} | _numbers(curve)
         if curve.panel == "frames":
             common |= {"hovertemplate": f"{title}: %{{y:.0f}}% at %{{x}} frames, n = %{{customdata}}"}
             return go.Bar(marker={"color": style.colour}, **common)
