@@ -49,3 +49,14 @@ export function textAngle(names, wide) {
  * @param {number} top
  */
 export const bar = (value, top) => ({ share: Number.isFinite(value) && top > 0 ? Math.min(1, Math.max(0, value / top)) : 0, cut: value > top });
+
+/**
+ * The rank of an item, greatest first, equal ones sharing the best place; "–" for what is no number.
+ *
+ * @param {number[]} values
+ * @param {number} at
+ */
+export function rankOf(values, at) {
+  if (!Number.isFinite(values[at])) return "–";
+  return String(1 + values.filter((value) => value > values[at]).length);
+}
