@@ -16,12 +16,13 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def execute(
-    path: Path, *changes: tuple[str, str], allow_errors: bool = False
+    path: Path, *changes: tuple[str, str], folder: Path | None = None, allow_errors: bool = False
 ) -> tuple[Any, list[dict[str, Any]]]:
     """The notebook with all cells run, and every message its kernel sent.
 
     Args:
         changes: (old, new) texts, each of exactly one cell: what a reader would change to make it shorter.
+        folder: the kernel's, default the notebook's own.
     """
     book, messages = nbformat.read(path, as_version=4), []
     for old, new in changes:
@@ -33,7 +34,7 @@ def execute(
             messages.append(message)
             return super().process_message(message, cell, cell_index)
 
-    resources = {"metadata": {"path": str(path.parent)}}
+    resources = {"metadata": {"path": str(folder or path.parent)}}
     Listening(book, timeout=600, resources=resources, allow_errors=allow_errors).execute()
     return book, messages
 

@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import functools
 import importlib.util
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench.errors import CheckpointError, DataError, WorkbenchError
+from workbench.models import model_folder
 from workbench.recipe import Recipe, load_recipe
 from workbench.recipe.schema import StageSection
 from workbench.runs.supervised import reporting
@@ -157,12 +159,17 @@ def check_inputs(recipe: Recipe) -> None:
             "Install it where CUDA is (pip install --no-build-isolation -e '.[gpu]'), or set machine.attention: sdpa",
         )
     start = recipe.model.checkpoint
-    if start is not None and not (Path(start) / "config.json").is_file():
-        raise CheckpointError(
-            f"start {recipe.name} from the checkpoint {start}",
-            "there is no config.json in it" if Path(start).is_dir() else "there is no such folder",
-            "Set model.checkpoint to a saved model (RUN/checkpoints/NAME/model)",
-        )
+    if start is not None and not (model_folder(Path(start)) / "config.json").is_file():
+        if not Path(start).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", start):
+            from workbench.models.hosts.loading import local_folder  # only here: it loads torch
+
+            local_folder(start, f"start {recipe.name} from {start}")  # fetched once, for all workers
+        else:
+            raise CheckpointError(
+                f"start {recipe.name} from the checkpoint {start}",
+                "there is no config.json in it" if Path(start).is_dir() else "there is no such folder",
+                "Set model.checkpoint to a saved model (RUN/checkpoints/NAME/model) or a hub name",
+            )
     for section in recipe.data.sources.values():
         load_source(Path(recipe.data.root) / section.path, limit=section.limit, skills=section.skills)
 
