@@ -35,7 +35,7 @@ const BY_SEED = [
  * @param {import("./lib/types.js").Context} context
  */
 function render({ model, el }) {
-  const picks = new Picks(model, { point: "", skill: "", direction: "lost", look: "" });
+  const picks = new Picks(model, { point: "", skill: "", direction: "lost", look: null });
   const { ask, close } = asking(model);
   const { line, say } = announcer();
   const bar = h("div", { class: "wb-bar" });
@@ -57,10 +57,10 @@ function render({ model, el }) {
       ...at.groups.map((g) => [`${g.kind}:${g.skill}`, `${g.kind}: ${g.skill}`])];
     const at_ = countsOf(at, picks.get("skill"));
     bar.replaceChildren(
-      select("Point", points().map((p) => [p.key, p.title]), at.key, (key) => picks.set({ point: key, look: "" })).whole,
-      select("Questions", /** @type {[string, string][]} */ (groups), picks.get("skill"), (skill) => picks.set({ skill, look: "" })).whole,
+      select("Point", points().map((p) => [p.key, p.title]), at.key, (key) => picks.set({ point: key, look: null })).whole,
+      select("Questions", /** @type {[string, string][]} */ (groups), picks.get("skill"), (skill) => picks.set({ skill, look: null })).whole,
       select("Show", [["lost", `right → wrong (${at_.lost})`], ["won", `wrong → right (${at_.won})`]], picks.get("direction"),
-        (direction) => picks.set({ direction, look: "" })).whole);
+        (direction) => picks.set({ direction, look: null })).whole);
   }
 
   function counts() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,23 @@ PAGE_ROWS = 900_000  # bytes of rows that a page carries, points in the order of
 PAGE_PICTURES = 1_500_000  # bytes of pictures that a page carries
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One flipped answer: what is looked at when its row is chosen."""
+
+    arm: str
+    step: int
+    suite: str
+    sample: str
+    seed: int
+    skill: str
+
+    @property
+    def key(self) -> str:
+        """How it is named in picks."""
+        return f"{point_key(self.arm, self.step)} {self.suite} {self.sample} seed {self.seed} {self.skill}"
+
+
 class FlipsPiece:
     """Flips of every point of a study, put into JSON values when they are asked for."""
 
@@ -30,6 +48,7 @@ class FlipsPiece:
         self.results = results
         self.pictures = TestPictures(results)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._looks: dict[str, Look] = {}
         self._points = {point_key(arm, step): (arm, step) for arm, step in points_of(results)}
 
     @property
@@ -44,6 +63,21 @@ class FlipsPiece:
             raise WorkbenchError(f"show the flips of {key!r}", f"points are {known}", "Choose one of those")
         return flips_at(self.results, *self._points[key])
 
+    def is_end(self, key: str) -> bool:
+        """The point is the end of finished runs: their weights are kept."""
+        arm, step = self._points[key]
+        return self.results.final_steps.get(arm) == step
+
+    def look(self, key: str) -> Look:
+        """A flipped answer by the name it has in picks. Raises WorkbenchError: none is called so."""
+        if key not in self._looks and (point := key.partition(" ")[0]) in self._points:
+            self.rows(point)
+        if key not in self._looks:
+            raise WorkbenchError(
+                f"look at {key!r}", "no flipped answer is listed under it", "Choose a row again"
+            )
+        return self._looks[key]
+
     # -- what the module is given ------------------------------------------------------------------
 
     def data(self) -> dict[str, Any]:
@@ -53,7 +87,7 @@ class FlipsPiece:
     def _point(self, key: str) -> dict[str, Any]:
         flips = self.flips(key)
         results, arm = self.results, flips.arm
-        end = results.final_steps.get(arm) == flips.step
+        end = self.is_end(key)
         changes = {
             c.measure: _interval(c.estimate) for c in analyse(results).skills if end and c.arm == arm
         }  # already computed, over finished runs only
@@ -117,6 +151,8 @@ class FlipsPiece:
 
     def _row(self, key: str, row: Mapping[Any, Any], by_question: dict[Any, pd.DataFrame]) -> dict[str, Any]:
         pairs = by_question[tuple(row[name] for name in QUESTION)].sort_values("seed")
+        look = Look(*self._points[key], row["suite"], row["sample_id"], int(row["seeds"][0]), row["skill"])
+        self._looks[look.key] = look
         return {
             "way": row["direction"],
             "suite": row["suite"],
@@ -131,7 +167,7 @@ class FlipsPiece:
             "asked": row["asked"],
             "p": [_rounded(row["probability_before"]), _rounded(row["probability"])],
             "frames": row["frames_used"],
-            "look": look_key(key, row["suite"], row["sample_id"], row["seeds"][0], row["skill"]),
+            "look": look.key,
             "by_seed": [_of_seed(pair) for pair in pairs.to_dict("records")],
         }
 
@@ -181,11 +217,6 @@ def _of_seed(pair: Mapping[Any, Any]) -> list[Any]:
     names = ("prediction_before", "probability_before", "prediction", "probability")
     said = [_rounded(pair[n]) if n.startswith("probability") else pair[n] for n in names]
     return [pair["seed"], *said, pair["frames_used"], pair["change"]]
-
-
-def look_key(point: str, suite: str, sample: str, seed: int, skill: str) -> str:
-    """How one flipped answer is named where its attention is looked at."""
-    return f"{point} {suite} {sample} seed {seed} {skill}"
 
 
 def _spread(rows: list[dict[str, Any]], room: int) -> list[list[dict[str, Any]]]:

@@ -25,9 +25,12 @@ from workbench.views.charts import study as charts
 from workbench.views.flips import DIRECTIONS, Flips, flips_at, points_of
 from workbench.views.flips_piece import FlipsPiece
 from workbench.views.pieces import Link, Module, Piece, Plot
+from workbench.views.scores_attention import HOW, FlipAttention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from workbench.views.widget import Shown
 
 COLUMNS = (
     *("table", "arm", "reference", "step", "measure", "value", "low", "high", "unit", "questions", "seeds"),
@@ -61,7 +64,8 @@ class ScoreView(View):
         self.results = results_of(study)
         self.title = f"Scores: {self.results.study.get('title') or self.results.name}"
         self._flips = FlipsPiece(self.results)
-        self._published = with_published
+        self._published, self._page = with_published, False
+        self.attention = FlipAttention(self._flips)
 
     # -- the samples behind a point ----------------------------------------------------------------
 
@@ -92,19 +96,63 @@ class ScoreView(View):
         first = flips.keys[0] if flips.keys else ""
         found: list[Piece] = [
             Plot("plane", charts.plane(self.results)),
-            Module("flips", "flips", flips.data(), {"point": first}, flips.answer, flips.carried),
+            Module("flips", "flips", self._flips_data(), {"point": first}, flips.answer, flips.carried),
         ]
+        if self._attention:
+            found.append(self.attention.module(self._page))
         if analyse(self.results).skills:
             found.append(Plot("skills", charts.skill_changes(self.results)))
         if self._published:
             found.append(Module("published", "table", published.table_data()))
         return found
 
+    def _flips_data(self) -> dict[str, Any]:
+        """The flips with what is said of their attention: on a page, which it carries and how to get the others."""
+        here = list(self.attention.views) if self._page else []
+        otherwise = f"This page does not carry this sample's attention. {HOW}." if self._page else ""
+        return self._flips.data() | {"attention": {"here": here, "otherwise": otherwise}}
+
+    @property
+    def _attention(self) -> bool:
+        """There is a piece for it: always in a notebook where anything flipped, on a page where it carries some."""
+        return bool(self.attention.views) if self._page else bool(self._flips.keys)
+
     def links(self) -> Sequence[Link]:
         links = [Link("plane", "point", "flips", "point")]
+        if self._attention:
+            links.append(Link("flips", "look", "attention", "sample"))
         if analyse(self.results).skills:
             links += [Link("skills", "point", "flips", "point"), Link("skills", "skill", "flips", "skill")]
         return links
+
+    @property
+    def shown(self) -> Shown:
+        """The widgets; a flipped sample that is chosen is looked at by both models, on a thread of its own."""
+        new = "_shown" not in self.__dict__
+        shown = super().shown
+        if new and self._flips.keys:
+            self.attention.follow(shown)
+        return shown
+
+    def to_html(self, path: str | Path, attention: int | Sequence[str] = 0) -> Path:
+        """Write one self-contained page, with pictures of the samples listed first.
+
+        Args:
+            attention: also carry what both models attended to on so many flipped samples, or on the samples of these
+                ids; captures that are missing are made (torch). The page says of the others how to get them.
+
+        Raises:
+            WorkbenchError: a sample that flipped at no arm's end, or none of those asked for could be made.
+        """
+        shown, self.attention.views = self.attention.views, {}
+        self._page = True
+        try:
+            problems = self.attention.carry(attention)
+            if problems and not self.attention.views:
+                raise problems[0]
+            return super().to_html(path)
+        finally:
+            self._page, self.attention.views = False, shown
 
     def data(self) -> pd.DataFrame:
         """Scores, changes, counts of flips, every flipped question, and what is published; ``table`` says which."""

@@ -15,7 +15,7 @@
 export const percent = (value) => (value === null || value === undefined ? "not known" : `${Math.round(100 * value)}%`);
 
 /** @param {number} value points */
-export const signed = (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(1)}`;
+export const signed = (value) => `${value <= -0.05 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 
 /** What a filter keeps: "" everything, "image" a kind, "image:ocr" a skill. @param {{ kind: string, skill: string }} one @param {string} filter */
 export const within = (one, filter) => !filter || filter === one.kind || filter === `${one.kind}:${one.skill}`;
