@@ -26,6 +26,7 @@ GROUPS = (
     "sink",
     "runs",
     "report",
+    "lab",
     "model",
     "evaluate",
     "probe",
