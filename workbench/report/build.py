@@ -20,10 +20,10 @@ from workbench.report.inside import look_inside
 from workbench.study.claims import PAPER
 from workbench.study.conclusions import conclude
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, analyse, measure_skills
-from workbench.study.curves import curve_table
 from workbench.study.results import StudyError, StudyResults, load_results
-from workbench.study.wording import Conclusion, interval, number, points
+from workbench.study.wording import Conclusion
 from workbench.views.charts import study as figures
+from workbench.views.charts.study_words import described
 
 GROUPS = {
     "effect": "What Video-SFT did",
@@ -89,6 +89,7 @@ def render(results: StudyResults) -> str:
         measures=[MEASURE_TITLES[measure].capitalize() for measure in MEASURES],
         temporal=measure_skills(results, "video_temporal"),
         panels=_panels(results, analysis),
+        flips=tables.flipped(results),
         inside=[(piece, _json(piece.figure)) for piece in inside.pieces],
         inside_unread=inside.unread,
         costs=tables.costs(results),
@@ -116,124 +117,23 @@ def _signed(value: float, spec: str = ".1f") -> str:
 
 
 def _panels(results: StudyResults, analysis: Analysis) -> list[Panel]:
-    seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) != 1 else ''}"
-    asked = {
-        kind: analysis.results.scores.query("kind == @kind")["sample_id"].nunique()
-        for kind in ("image", "video")
-    }
-    n = f"{asked['image']} images, {asked['video']} videos, {seeds}"
-    makers: list[tuple[str, str, str, Callable[[StudyResults], go.Figure], bool]] = [
-        (
-            "plane",
-            f"What is gained on video, what is lost on images (% right; {n})",
-            "Each line starts at the base and follows one arm over its training steps. Lines use only the "
-            f"questions asked at every step ({_asked_always(results)}): at steps on the way a part of each "
-            "suite is asked, and a point must not move because the questions changed. The large marker (the end) and "
-            "the base's circle are on all questions, so they need not lie on the lines; the cross is the 95% interval "
-            "of the change against the base. The faint marks are single seeds, at the end on all questions.",
-            figures.plane,
-            True,
-        ),
-        (
-            "curves",
-            f"Scores over training (% right; {n})",
-            "Mean over seeds at every evaluated step, on the questions asked at all steps; the band is a 95% "
-            "interval over seeds.",
-            figures.curves,
-            True,
-        ),
-        (
-            "forest",
-            f"Comparisons between arms (points; {n})",
-            "Paired over seeds and questions, 95% intervals. Filled: the interval excludes 0, also after "
-            "Holm's adjustment within its kind. Hollow: not shown.",
-            figures.forest,
-            bool(analysis.contrasts),
-        ),
-        (
-            "copies",
-            f"Copies probe: lost, or shown at the wrong frame budget? (points; {n})",
-            "Image loss against the base, split by showing each image in as many copies as the arm's own "
-            "policy gives frames to that question. What returns is frame budget, what does not return is "
-            "forgetting.",
-            figures.copies,
-            bool(analysis.copies),
-        ),
-        (
-            "skills",
-            f"Change of each skill against the base (points; {n})",
-            "Paired 95% intervals, one mark an arm.",
-            figures.skill_changes,
-            bool(analysis.skills),
-        ),
-        (
-            "frames",
-            f"Frames the arms were trained on (training clips; {seeds})",
-            "Left: how many training clips got how many frames. Right: the mean by the skill that the "
-            "clip's question asks.",
-            figures.frames,
-            len(results.histogram) + len(results.frames) > 0,
-        ),
+    makers: list[tuple[str, Callable[[StudyResults], go.Figure], bool]] = [
+        ("plane", figures.plane, True),
+        ("curves", figures.curves, True),
+        ("forest", figures.forest, bool(analysis.contrasts)),
+        ("copies", figures.copies, bool(analysis.copies)),
+        ("skills", figures.skill_changes, bool(analysis.skills)),
+        ("frames", figures.frames, len(results.histogram) + len(results.frames) > 0),
     ]
-    texts = _alternatives(analysis)
-    return [
-        Panel(id_, title, caption, texts[id_], _json(make(results)))
-        for id_, title, caption, make, there in makers
-        if there
-    ]
-
-
-def _asked_always(results: StudyResults) -> str:
-    """How many questions the curves rest on, for example ``800 of 800 image, 200 of 300 video``."""
-    table = curve_table(results)
-    parts = []
-    for kind in ("image", "video"):
-        used = table.loc[table["measure"] == kind, "questions"]
-        asked = results.scores.loc[results.scores["kind"] == kind, ["suite", "sample_id", "question"]]
-        if len(used):
-            least, most = int(used.min()), int(used.max())
-            count = f"{least}" if least == most else f"{least} to {most}"
-            parts.append(f"{count} of {len(asked.drop_duplicates())} {kind}")
-    return ", ".join(parts) or "none yet"
+    panels = []
+    for id_, make, there in makers:
+        if there:
+            said = described(results, id_)
+            panels.append(Panel(id_, said.title, said.caption, said.alternative, _json(make(results))))
+    return panels
 
 
 def _json(figure: go.Figure) -> str:
     """The figure for a script element: ``<`` is escaped, so no text of a study can end the element."""
     text = figure.to_json() or json.dumps({})
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
-def _alternatives(analysis: Analysis) -> dict[str, str]:
-    results = analysis.results
-    ends, changes, pairs = [], [], []
-    for arm in results.arms:
-        image, video = (analysis.levels.get((arm.name, m)) for m in ("image", "video"))
-        if image is not None and video is not None:
-            ends.append(f"{arm.title} ends at image {image.value:.0f}%, video {video.value:.0f}%")
-        own = [c for c in analysis.skills if c.arm == arm.name and c.holds]
-        if own:
-            listed = ", ".join(f"{c.measure.replace(':', ' ')} {number(c.estimate.value)}" for c in own)
-            changes.append(f"{arm.title}: {listed}")
-    for c in analysis.contrasts:
-        if c.family == "design":
-            pairs.append(
-                f"{c.arm} minus {c.reference}, {c.measure}: {points(c.estimate.value)} {interval(c.estimate)}"
-            )
-    splits = [
-        f"{results.title(s.arm)}: {points(s.recovered.estimate.value)} of "
-        f"{number(s.loss.estimate.value)} return"
-        for s in analysis.copies
-        if s.measure == "image"
-    ]
-    used = [
-        f"{results.title(c['arm'])} {c['mean_frames']:.1f}" for c in tables.costs(results) if c["mean_frames"]
-    ]
-    nothing = "nothing finished yet"
-    return {
-        "plane": f"Image against video scores: {'; '.join(ends) or nothing}.",
-        "curves": f"Curves over training steps: {'; '.join(ends) or nothing}. All points: data table.",
-        "forest": f"{'; '.join(pairs) or 'Comparisons with the base, listed in the data table'}.",
-        "copies": f"{'; '.join(splits) or nothing}.",
-        "skills": f"Changes that stand after Holm's adjustment, in points: {'; '.join(changes) or 'none'}.",
-        "frames": f"Mean frames a training clip: {', '.join(used) or 'not recorded'}.",
-    }

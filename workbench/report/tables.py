@@ -13,6 +13,7 @@ from workbench.study.arms import BASE
 from workbench.study.contrasts import MEASURE_TITLES, MEASURES, Analysis, Contrast
 from workbench.study.curves import curve_table
 from workbench.study.results import StudyResults
+from workbench.views.flips import DIRECTIONS, flips_at, points_of
 from workbench.views.theme import BASE_COLOUR, arm_styles
 
 NUMBER_COLUMNS = (
@@ -30,6 +31,7 @@ NUMBER_COLUMNS = (
     "p",
     "p_holm",
 )
+FLIPS_LISTED = 20  # questions an arm and direction
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.~+-]+/)+([\w.~+-]*)")
 
 
@@ -93,6 +95,31 @@ def costs(results: StudyResults) -> list[dict[str, Any]]:
                 mean["mean_frames"] = None  # its stages have different data: one number would mean nothing
             rows.append({"arm": name, "title": results.title(name), "seeds": len(own), **mean})
     return rows
+
+
+def flipped(results: StudyResults) -> list[dict[str, Any]]:
+    """Of every finished arm's end: McNemar's counts in a sentence, and the questions that flipped in most seeds, a list a
+    direction; ``left`` says how many are not listed.
+    """
+    found = []
+    for arm, step in points_of(results):
+        if results.final_steps.get(arm) != step:
+            continue
+        flips = flips_at(results, arm, step)
+        kinds = sorted(flips.pairs["kind"].unique())
+        lists = []
+        for way, title in DIRECTIONS.items():
+            table = flips.questions(way)
+            rows = table.head(FLIPS_LISTED).to_dict("records")
+            lists.append({"title": title, "rows": rows, "left": len(table) - len(rows)})
+        found.append(
+            {
+                "title": results.title(arm),
+                "sentence": "; ".join(flips.sentence(kind) for kind in kinds),
+                "lists": lists,
+            }
+        )
+    return found
 
 
 def legend(results: StudyResults) -> list[tuple[str, str, str]]:

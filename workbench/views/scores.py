@@ -22,6 +22,7 @@ from workbench.study.wording import interval, points
 from workbench.views import published
 from workbench.views.base import View
 from workbench.views.charts import study as charts
+from workbench.views.charts.study_words import described
 from workbench.views.flips import DIRECTIONS, Flips, flips_at, points_of
 from workbench.views.flips_piece import FlipsPiece
 from workbench.views.pieces import Link, Module, Piece, Plot
@@ -247,6 +248,8 @@ class ScoreView(View):
                     )
             if parts:
                 said.append(f"{arm.title} ends at {'; '.join(parts)}.")
+        if analysis.skills:
+            said.append(described(results, "skills").alternative)
         for name, step in points_of(results):
             if results.final_steps.get(name) == step:
                 flips = flips_at(results, name, step)
@@ -265,8 +268,6 @@ class ScoreView(View):
         parts = [
             f"Study {results.name}{' (quick)' if results.study.get('quick') else ''}, recipe "
             f"{str(results.study.get('recipe_hash', 'unknown'))[:8]}, seeds {seeds}; {n} questions a seed, condition own",
-            "lines: mean over seeds of the questions asked at every step; large marks: the end, on all questions; crosses: "
-            "95% intervals of the change against the base, paired over seeds and questions; faint marks: single seeds",
             "flips: against the base of the same seed",
         ]
         if results.shared_base:
@@ -276,7 +277,7 @@ class ScoreView(View):
                 f"temporal video skills ({', '.join(temporal)}) are those that no single frame answers"
             )
         parts.append(f"workbench {__version__}")
-        return "; ".join(parts) + "."
+        return f"{described(results, 'plane').caption} {'; '.join(parts)}."
 
     def picture(self) -> Figure:
         from workbench.views.scores_still import draw
