@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from workbench.views.attention_reading import KEYS, Reading
 from workbench.views.attention_text import differences, readable
 from workbench.views.base import View
 from workbench.views.payload import STATE_LIMIT
-from workbench.views.pieces import Module, Piece
+from workbench.views.pieces import Link, Module, Piece
 from workbench.views.provenance import of_capture
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from workbench.views.effects import EffectView
 
 STATE_ROOM = STATE_LIMIT - 100_000
 Boxes = Box | Sequence[float] | Sequence[Box] | Sample | None
@@ -64,10 +66,18 @@ class AttentionView(View):
                 self.sides["before"] = Reading(before, boxes)
         if self.reading.strip is None:
             self.notes.append("This conversation has no frames: there is nothing visual to look at.")
-        self.knockout, self.attribution = knockout, attribution
+        self._state: tuple[tuple[int, dict[str, int]], dict[str, Any]] | None = None
+        self.effects: EffectView | None = None
+        if knockout is not None:
+            from workbench.views.effects import EffectView
+
+            self.effects = EffectView(knockout, capture, attribution)
+        elif attribution is not None:
+            self.notes.append("An attribution is shown beside a knockout of the same sample: give that too.")
         self._tokens = readable(capture.meta.get("tokens") or [])
         sample = capture.meta.get("sample") or {}
-        self.title = f"Attention: {sample.get('question') or sample.get('id') or 'a conversation'}"
+        asked = str(sample.get("question") or sample.get("id") or "a conversation")
+        self.title = f"Attention: {asked if len(asked) <= 100 else asked[:99] + '…'}"
         self.picks: dict[str, Any] = {
             "query": self.reading.start(),
             "layer": len(self.reading.layers) // 2,
@@ -116,7 +126,7 @@ class AttentionView(View):
 
     def pick(self, **picks: Any) -> AttentionView:
         """Choose what is shown first and in the still: ``query`` (place among the captured ones), ``layer`` (place among
-        the captured ones), ``head`` (0 is the mean, then the captured ones), ``frame``, ``side``.
+        the captured ones), ``head`` (0 is the mean, then the captured ones), ``frame`` (of the clip), ``side``.
 
         Raises:
             WorkbenchError: a key or place that there is not.
@@ -126,7 +136,7 @@ class AttentionView(View):
             "query": len(self.reading.positions),
             "layer": len(self.reading.layers),
             "head": len(self.reading.heads),
-            "frame": 1 if strip is None else len(strip.spans),
+            "frame": 1 if strip is None else strip.spans[-1][1],
         }
         for key, value in picks.items():
             sides = [*self.sides, *(["difference"] if len(self.sides) == 2 else [])]
@@ -144,7 +154,11 @@ class AttentionView(View):
 
     def export_data(self, limit: int = STATE_ROOM) -> dict[str, Any]:
         """The data of one view, for a page that holds several: ``{"choices": {sample id: this}, "empty": text}``."""
-        return payload.state(self.sides, self._side_names(), self.notes, self.picks, limit)
+        picks = {key: self._now(key) for key in ("query", "layer", "head")}
+        if self._state is None or self._state[0] != (limit, picks):
+            made = payload.state(self.sides, self._side_names(), self.notes, picks, limit)
+            self._state = ((limit, picks), made)
+        return self._state[1]
 
     def answer(self, question: dict[str, Any]) -> Any:
         """Answers of the browser's questions: a query's numbers, one head's map, the mass in a drawn box.
@@ -178,9 +192,9 @@ class AttentionView(View):
         found: list[tuple[dict[str, Any], Any]] = [
             ({"sample": sample, "query": query}, payload.bundle(self.sides, query))
         ]
-        for i, place in payload.carried_heads(self.sides, layer, limit):
-            question = {"sample": sample, "query": query, "layer": i, "head": place}
-            found.append((question, payload.head(self.sides, query, i, place)))
+        for q, i, place in payload.carried_heads(self.sides, query, layer, limit):
+            question = {"sample": sample, "query": q, "layer": i, "head": place}
+            found.append((question, payload.head(self.sides, q, i, place)))
         return found
 
     def pieces(self) -> Sequence[Piece]:
@@ -193,31 +207,54 @@ class AttentionView(View):
             self.answer,
             self.carried,
         )
-        return [module]
+        return [module, *(self.effects.pieces() if self.effects is not None else ())]
+
+    def links(self) -> Sequence[Link]:
+        """A frame picked in the attention is picked in the effects, and back."""
+        if self.effects is None:
+            return ()
+        both = (("attention", "effects"), ("effects", "attention"))
+        return [Link(one, "frame", other, "frame") for one, other in both] + list(self.effects.links())
 
     def data(self) -> pd.DataFrame:
         """Numbers of every query that the view carries: attention by frame for the mean over heads (``frame`` counts from
         1), and statistics for every layer and head (``frame`` empty)."""
         import pandas as pd
 
-        rows = [row for query in self._queries() for row in self._rows(query)]
+        parts = [
+            part
+            for query in sorted(map(int, self.export_data()["queries"]))
+            for side in self.sides
+            for part in self._tables(side, query)
+        ]
         columns = ["side", "token", "position", "layer", "head", "frame", "time_s", "mass", *KEYS]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
-    def _rows(self, query: int) -> Iterator[dict[str, Any]]:
-        strip = self.reading.strip
+    def _tables(self, side: str, query: int) -> list[pd.DataFrame]:
+        """Of one query: by frame, and by layer and head. float32, so that CSV holds no digits that are not there."""
+        import pandas as pd
+
+        reading, strip = self.sides[side], self.reading.strip
         assert strip is not None
-        for side, reading in self.sides.items():
-            found = reading.query(query)
-            known = {"side": side, "token": self._token(query), "position": int(reading.positions[query])}
-            for i, layer in enumerate(reading.layers):
-                at = known | {"layer": layer}
-                for frame, time in enumerate(strip.times):
-                    mass = float(found.frames[i, frame])
-                    yield at | {"head": "mean", "frame": frame + 1, "time_s": time, "mass": mass}
-                for place, head in enumerate(reading.heads):
-                    numbers = found.statistics[:, i, place].tolist()
-                    yield at | {"head": str(head)} | dict(zip(KEYS, numbers, strict=True))
+        found, count, heads = reading.query(query), len(strip.spans), len(reading.heads)
+        known = {"side": side, "token": self._token(query), "position": int(reading.positions[query])}
+        frames: dict[str, Any] = known | {
+            "layer": np.repeat(reading.layers, count),
+            "head": "mean",
+            "frame": pd.array(np.tile(np.arange(1, count + 1), len(reading.layers)), dtype="Int64"),
+            "time_s": np.tile([np.nan if t is None else t for t in strip.times], len(reading.layers)),
+            "mass": found.frames.ravel(),
+        }
+        numbers: dict[str, Any] = known | {
+            "layer": np.repeat(reading.layers, heads),
+            "head": np.tile([str(head) for head in reading.heads], len(reading.layers)),
+            "frame": pd.array([pd.NA] * (heads * len(reading.layers)), dtype="Int64"),
+            "time_s": np.nan,
+            "mass": np.float32("nan"),
+        }
+        numbers |= {key: found.statistics[i].ravel() for i, key in enumerate(KEYS)}
+        frames |= {key: np.full(len(frames["mass"]), np.nan, np.float32) for key in KEYS}
+        return [pd.DataFrame(frames), pd.DataFrame(numbers)]
 
     def words(self) -> str:
         """Where the picked token looks in the picked layer, mean over heads."""
@@ -245,6 +282,8 @@ class AttentionView(View):
                 text += f"; {numbers['sink_mass']:.1%} on {int(one.sink_tokens[layer].sum())} sink tokens"
             said.append(text + ".")
         said.append("These are exact values of one conversation, not estimates.")
+        if self.effects is not None:
+            said.append(self.effects.words())
         return " ".join(said)
 
     def caption(self) -> str:
@@ -266,10 +305,6 @@ class AttentionView(View):
         if "_shown" in self.__dict__:
             return int(self.shown.widgets["attention"].picks.get(key, self.picks[key]))
         return int(self.picks[key])
-
-    def _queries(self) -> list[int]:
-        """Queries that the view carries."""
-        return sorted(int(query) for query in self.export_data()["queries"])
 
     def _token(self, query: int) -> str:
         position = int(self.reading.positions[query])

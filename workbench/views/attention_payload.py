@@ -7,6 +7,7 @@ sums over frames are float32.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -61,11 +62,10 @@ def _gaps(sides: Sides, query: int) -> np.ndarray:
     after, before = sides["after"], sides["before"]
     out = np.zeros((2, len(after.layers), len(after.heads)), np.float32)
     for layer in range(len(after.layers)):
-        rows = after.rows(query, layer)[:, after.visual] - before.rows(query, layer)[:, before.visual]
-        mean = rows.mean(0, keepdims=True)
-        gaps = np.abs(np.nan_to_num(mean if after.only_mean else np.concatenate([mean, rows])))
-        kept = ~(after.sink_tokens[layer] | before.sink_tokens[layer])
-        out[0, layer], out[1, layer] = gaps.max(-1, initial=0.0), gaps[:, kept].max(-1, initial=0.0)
+        gaps = np.abs(np.nan_to_num(after.maps(query, layer) - before.maps(query, layer)))
+        out[0, layer] = gaps.max(-1, initial=0.0)
+        hidden = after.sink_tokens[layer] | before.sink_tokens[layer]
+        out[1, layer] = gaps[:, ~hidden].max(-1, initial=0.0) if hidden.any() else out[0, layer]
     return out
 
 
@@ -85,9 +85,11 @@ def boxed(sides: Sides, query: int, box: list[int]) -> dict[str, Any]:
     return {name: pack(reading.box_mass(query, boxes)) for name, reading in sides.items()}
 
 
-def carried_heads(sides: Sides, layer: int, limit: int = HEADS_LIMIT) -> list[tuple[int, int]]:
-    """(layer, place) of the single heads that a page carries for one query: the picked layer's first, then the nearest
-    layers', as many as surely fit."""
+def carried_heads(
+    sides: Sides, query: int, layer: int, limit: int = HEADS_LIMIT
+) -> list[tuple[int, int, int]]:
+    """(query, layer, place) of the single heads that a page carries, as many as surely fit: the picked query's first, of
+    these the picked layer's and then the nearest layers'; then other queries'."""
     reading = sides["after"]
     if reading.only_mean or reading.strip is None:
         return []
@@ -95,23 +97,28 @@ def carried_heads(sides: Sides, layer: int, limit: int = HEADS_LIMIT) -> list[tu
     one = len(sides) * (math.ceil(4 / 3 * (tokens + tokens // 1000 + 64)) + 24 * frames + 160) + 80
     layers = sorted(range(len(reading.layers)), key=lambda i: (abs(i - layer), i))
     places = range(1, len(reading.heads))
-    return [(i, place) for i in layers for place in places][: limit // one]
+    count = min(limit // one, len(reading.positions) * len(layers) * len(places))
+    all_of_them = ((q, i, place) for q in in_order(reading, query) for i in layers for place in places)
+    return list(itertools.islice(all_of_them, count))
 
 
-def carried_words(sides: Sides, carried: list[tuple[int, int]], token: str) -> str:
+def carried_words(sides: Sides, carried: list[tuple[int, int, int]], token: str) -> str:
     """What a page carries of single heads, in words."""
     reading = sides["after"]
     if reading.only_mean:
         return "The capture holds the mean over heads only."
-    all_heads = len(reading.heads) - 1
-    if len(carried) == all_heads * len(reading.layers):
-        return f"An exported page carries every single head for “{token}”, and no other token's."
-    counts = {i: sum(1 for layer, _ in carried if layer == i) for i, _ in carried}
-    whole = sorted(reading.layers[i] for i, n in counts.items() if n == all_heads)
-    part = [reading.layers[i] for i, n in counts.items() if n < all_heads]
-    said = [f"all heads of layers {whole[0]} to {whole[-1]}"] if whole else []
-    said += [f"the first {counts[reading.layers.index(i)]} heads of layer {i}" for i in part]
-    return f"An exported page carries single heads for “{token}” only: {' and '.join(said) or 'none'}."
+    heads, layers = len(reading.heads) - 1, reading.layers
+    whole, rest = divmod(len(carried), heads * len(layers))
+    if whole == len(reading.positions):
+        return "An exported page carries every single head."
+    if whole:
+        others = f" and of {whole - 1} other tokens" if whole > 1 else ""
+        return f"An exported page carries every single head of “{token}”{others}" + (
+            ", and a few more." if rest else "."
+        )
+    found = [layers[i] for i in sorted({i for _, i, _ in carried})]
+    said = f"some heads of layers {found[0]} to {found[-1]}" if found else "none"
+    return f"An exported page carries single heads for “{token}” only: {said}."
 
 
 def state(
@@ -148,10 +155,9 @@ def state(
         for key, side in sides.items()
     }
     token = next((t["text"] for t in tokens if t["query"] == picks["query"]), f"#{picks['query']}")
-    data["page"] = carried_words(sides, carried_heads(sides, picks["layer"]), token.strip())
+    data["page"] = carried_words(sides, carried_heads(sides, picks["query"], picks["layer"]), token.strip())
     room = limit - size_of(data)
-    first = [picks["query"], *[i for i in _by_interest(reading) if i != picks["query"]]]
-    for query in first:
+    for query in in_order(reading, picks["query"]):
         made = bundle(sides, query)
         if (room := room - size_of({str(query): made})) < 0:
             break
@@ -159,15 +165,15 @@ def state(
     return data
 
 
-def _by_interest(reading: Reading) -> list[int]:
-    """Queries with the answer's first, then the question's, then others; in their order."""
+def in_order(reading: Reading, first: int) -> list[int]:
+    """Queries as they matter: ``first``, then the answer's, the question's, others."""
     rank = {"answer": 0, "question": 1, "template": 2, "system": 3, "visual": 4, "newline": 5}
     kinds = [KINDS[reading.token_map.kind[at]] for at in reading.positions]
-    return sorted(range(len(kinds)), key=lambda i: (rank[kinds[i]], i))
+    return sorted(range(len(kinds)), key=lambda i: (i != first, rank[kinds[i]], i))
 
 
 def _box_data(reading: Reading, query: int) -> dict[str, Any] | None:
-    """The box that was given: each token's share in it, its outlines by frame (shares of the frame), and its chance."""
+    """The box that was given: its outlines by frame (shares of the frame), and its chance."""
     if reading.inside is None or reading.strip is None or reading.token_map.frame_size is None:
         return None
     width, height = reading.token_map.frame_size
@@ -177,5 +183,4 @@ def _box_data(reading: Reading, query: int) -> dict[str, Any] | None:
         there = [box for box in reading.boxes if any(box.at(frame) for frame in indices[start:stop])]
         corners = {(box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height) for box in there}
         outlines.append([list(corner) for corner in sorted(corners)])
-    share = pack(reading.inside.astype(np.float32))
-    return {"share": share, "outlines": outlines, "chance": reading.chance(reading.inside, query)}
+    return {"outlines": outlines, "chance": reading.chance(reading.inside, query)}

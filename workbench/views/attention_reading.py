@@ -104,7 +104,7 @@ class Reading:
         if self.sinks is not None:
             return ""
         return (
-            f"Sinks cannot be told from objects with {len(self.positions)} queries; "
+            f"With {len(self.positions)} quer{'y' if len(self.positions) == 1 else 'ies'} sinks cannot be told from objects; "
             f"capture queries “text” (at least {FEW_QUERIES})."
         )
 
@@ -126,7 +126,7 @@ class Reading:
             return self.rows(query, layer)[:, self.visual].mean(0)
         return self.rows(query, layer, head - 1)[self.visual]
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  a reading lives as long as its view
+    @functools.lru_cache(maxsize=32)  # noqa: B019  a reading lives as long as its view
     def query(self, query: int) -> Query:
         """Everything about one query but its single heads' maps; its rows are read once, a layer at a time."""
         layers, heads, tokens = len(self.layers), len(self.heads), len(self.visual)
@@ -135,60 +135,65 @@ class Reading:
         statistics = np.full((len(KEYS), layers, heads), np.nan, np.float32)
         mass = np.zeros((layers, frames), np.float32)
         top = np.zeros((2, layers, heads), np.float32)
-        if tokens:
-            for layer in range(layers):
-                rows = self.rows(query, layer)[:, self.visual]
-                average = rows.mean(0, keepdims=True)
-                maps = average if self.only_mean else np.concatenate([average, rows])
-                sinks = self.sink_tokens[layer]
-                mean[layer] = average[0]
-                top[0, layer] = np.nan_to_num(maps).max(-1, initial=0.0)
-                top[1, layer] = np.nan_to_num(maps[:, ~sinks]).max(-1, initial=0.0)
-                mass[layer] = self.frame_mass(average[0])
-                statistics[:, layer] = self.statistics(maps, sinks)
+        for layer in range(layers if tokens else 0):
+            maps = self.maps(query, layer)
+            sinks = self.sink_tokens[layer]
+            mean[layer] = maps[0]
+            seen = ~np.isnan(maps)
+            w = np.where(seen, maps, np.float32(0))
+            top[0, layer] = w.max(-1)
+            top[1, layer] = w[:, ~sinks].max(-1, initial=0.0) if sinks.any() else top[0, layer]
+            sums = self.frame_mass(w)
+            mass[layer] = sums[0]
+            statistics[:, layer] = self.statistics(w, seen, sums, sinks)
         return Query(mean, statistics, mass, top)
 
-    def frame_mass(self, values: np.ndarray) -> np.ndarray:
-        """Sums of a map ``[..., T]`` over each frame, float32 ``[..., F]``."""
-        assert self.strip is not None
-        seen = np.nan_to_num(values).reshape(-1, values.shape[-1])
-        count = len(self.strip.spans)
-        sums = [np.bincount(self.strip.frame_of, row, count) for row in seen]
-        return np.array(sums, np.float32).reshape(*values.shape[:-1], count)
+    def maps(self, query: int, layer: int) -> np.ndarray:
+        """All maps of a layer, the mean over heads first: float32 ``[1 + H, T]`` with NaN where not visible."""
+        rows = self.rows(query, layer)[:, self.visual]
+        return rows if self.only_mean else np.concatenate([rows.mean(0, keepdims=True), rows])
 
-    def statistics(self, maps: np.ndarray, sinks: np.ndarray) -> np.ndarray:
-        """float32 ``[len(KEYS), n]`` of maps ``[n, T]`` over the visual tokens, sinks as bool ``[T]``."""
-        seen = ~np.isnan(maps)
-        w = np.where(seen, maps, 0.0).astype(np.float64)
+    def frame_mass(self, values: np.ndarray) -> np.ndarray:
+        """Sums of a map ``[..., T]`` over each frame, ``[..., F]``."""
+        assert self.strip is not None
+        return self.strip.sums(values)
+
+    def statistics(self, w: np.ndarray, seen: np.ndarray, sums: np.ndarray, sinks: np.ndarray) -> np.ndarray:
+        """float32 ``[len(KEYS), n]`` of maps.
+
+        Args:
+            w: float32 ``[n, T]`` over the visual tokens, 0 where ``seen`` is False.
+            sums: over frames, ``[n, F]``.
+            sinks: bool ``[T]``.
+        """
         mass, n = w.sum(-1), seen.sum(-1)
-        p = w / np.where(mass > 0, mass, np.nan)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(p > 0, np.log(np.where(p > 0, p, 1.0)), 0.0)
-            entropy = np.where(n > 1, -(p * logs).sum(-1) / np.log(np.maximum(n, 2)), np.nan)
-        most = max(1, -(-p.shape[-1] // 100))  # at most so many tokens count; fewer where fewer are visible
-        largest = -np.sort(-np.partition(np.nan_to_num(p), p.shape[-1] - most, axis=-1)[:, -most:], axis=-1)
+        most = max(1, -(-w.shape[-1] // 100))  # at most so many tokens count; fewer where fewer are visible
+        largest = -np.sort(-np.partition(w, w.shape[-1] - most, axis=-1)[:, -most:], axis=-1)
         counted = np.arange(most) < np.ceil(n / 100)[:, None]
-        out = {
-            "visual_mass": np.where(n > 0, mass, np.nan),
-            "entropy": entropy,
-            "top1": (largest * counted).sum(-1) + 0 * p.sum(-1),
-            "frame_peak": self.frame_mass(p).max(-1) + 0 * p.sum(-1),
-            "sink_mass": np.full(len(maps), np.nan) if self.sinks is None else w @ sinks,
-            "box_mass": np.full(len(maps), np.nan) if self.inside is None else p @ self.inside,
-        }
-        return np.stack([out[key] for key in KEYS]).astype(np.float32)
+        none = np.full(len(w), np.nan, np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(w, out=np.zeros_like(w), where=w > 0)
+            nats = np.log(mass) - np.einsum("nt,nt->n", w, logs) / mass
+            out = {
+                "visual_mass": np.where(n > 0, mass, np.nan),
+                "entropy": np.where(n > 1, nats / np.log(np.maximum(n, 2)), np.nan),
+                "top1": (largest * counted).sum(-1) / mass,
+                "frame_peak": sums.max(-1) / mass,
+                "sink_mass": none if self.sinks is None else w[:, sinks].sum(-1),
+                "box_mass": none if self.inside is None else w @ self.inside.astype(np.float32) / mass,
+            }
+        return np.stack([np.where(np.isfinite(out[key]), out[key], np.nan) for key in KEYS]).astype(
+            np.float32
+        )
 
     def box_mass(self, query: int, boxes: Sequence[Box]) -> np.ndarray:
         """Share of the visual part inside other boxes, float32 ``[L, 1 + H]``. Raises ProbeError for a bad box."""
         within = inside(self.token_map, self.visual, boxes)
         out = np.full((len(self.layers), len(self.heads)), np.nan, np.float32)
         for layer in range(len(self.layers)):
-            w = np.nan_to_num(self.rows(query, layer)[:, self.visual])
-            maps = (
-                w.mean(0, keepdims=True) if self.only_mean else np.concatenate([w.mean(0, keepdims=True), w])
-            )
-            mass = maps.sum(-1)
-            out[layer] = np.divide(maps @ within, mass, out=np.full(len(maps), np.nan), where=mass > 0)
+            w = np.nan_to_num(self.maps(query, layer))
+            mass = w.sum(-1)
+            out[layer] = np.divide(w @ within, mass, out=np.full(len(w), np.nan), where=mass > 0)
         return out
 
     def chance(self, within: np.ndarray, query: int) -> float:

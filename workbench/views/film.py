@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Strip:
     cells: np.ndarray
     aspect: float
 
-    @property
+    @functools.cached_property
     def frame_of(self) -> np.ndarray:
         """Frame of the strip of every visual token, int64 ``[T]``."""
         out = np.full(int(self.cells.max(initial=-1)) + 1, -1)
@@ -54,8 +55,15 @@ class Strip:
         out[self.cells[self.cells >= 0]] = frames[self.cells >= 0]
         return out
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sums of values of visual tokens ``[..., T]`` over each frame, ``[..., F]``; NaN counts as nothing."""
+        order = np.argsort(self.frame_of, kind="stable")
+        starts = np.searchsorted(self.frame_of[order], np.arange(len(self.spans)))
+        seen = np.where(np.isnan(values), values.dtype.type(0), values)
+        return np.add.reduceat(seen if (np.diff(order) == 1).all() else seen[..., order], starts, axis=-1)
+
     def data(self, pictures: np.ndarray | None) -> dict[str, Any]:
-        """For ``film({...})``: frames, rows, cols, times, names, aspect, cells (packed int32), sheet (or null)."""
+        """For ``film({...})``: frames, rows, cols, times, names, spans, aspect, cells (packed int32), sheet (or null)."""
         frames, rows, cols = self.cells.shape
         chosen = None
         if pictures is not None and len(pictures) >= max((stop for _, stop in self.spans), default=0):
@@ -66,6 +74,7 @@ class Strip:
             "cols": cols,
             "times": list(self.times),
             "names": list(self.names),
+            "spans": [list(span) for span in self.spans],
             "aspect": self.aspect,
             "cells": pack(self.cells),
             "sheet": sheet(chosen),

@@ -32,12 +32,12 @@ export class Maps {
   }
 
   async ready() {
-    for (const [side, { tokens }] of Object.entries(this.data.sinks)) {
-      if (tokens) this.sinks[side] = /** @type {Uint8Array} */ ((await unpack(tokens)).data);
-    }
-    this.cells = /** @type {Int32Array} */ ((await unpack(this.data.strip.cells)).data);
+    const { sinks, strip } = this.data;
+    const sides = Object.entries(sinks).filter(([, { tokens }]) => tokens);
+    const [cells, ...hidden] = await Promise.all([unpack(strip.cells), ...sides.map(([, { tokens }]) => unpack(tokens))]);
+    this.cells = /** @type {Int32Array} */ (cells.data);
     this.tokens = this.cells.reduce((most, token) => Math.max(most, token), -1) + 1;
-    if (this.data.box) this.box = /** @type {Float32Array} */ ((await unpack(this.data.box.share)).data);
+    sides.forEach(([side], i) => (this.sinks[side] = /** @type {Uint8Array} */ (hidden[i].data)));
   }
 
   /** Everything about a query but its single heads. @param {number} query @returns {Promise<Bundle>} */
@@ -55,11 +55,11 @@ export class Maps {
     const packed = this.data.queries[query] ?? (await this.ask({ sample: this.sample, query }));
     /** @type {Bundle} */
     const bundle = { sides: {}, gap: packed.gap ? /** @type {Float32Array} */ ((await unpack(packed.gap)).data) : null };
-    for (const { key } of this.data.sides) {
+    await Promise.all(this.data.sides.map(async (/** @type {{ key: string }} */ { key }) => {
       const parts = await Promise.all(["maps", "high", "frames", "statistics", "top"].map((name) => unpack(packed[key][name])));
       const [maps, high, frames, statistics, top] = parts.map((part) => /** @type {any} */ (part.data));
       bundle.sides[key] = { maps, high, frames, statistics, top };
-    }
+    }));
     return bundle;
   }
 

@@ -35,8 +35,9 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
     layer: clamp(picks.get("layer"), layers.length, data.start.layer),
     head: clamp(picks.get("head"), heads.length, 0),
     side: both && ["before", "difference"].includes(picks.get("side")) ? picks.get("side") : "after",
-    frame: clamp(picks.get("frame"), strip.frames, 0),
+    frame: Math.max(0, strip.spans.findIndex((/** @type {number[]} */ [start, stop]) => picks.get("frame") >= start && picks.get("frame") < stop)),
   });
+  const toFrame = (/** @type {number} */ frame) => picks.set({ frame: strip.spans[frame][0] }); // views share frames of the clip
   const nameOf = (/** @type {number} */ head) => (head === 0 ? "mean over heads" : `head ${heads[head]}`);
 
   /** @type {import("./attentionmaps.js").Bundle | null} */
@@ -62,11 +63,11 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
   // film, bars, numbers
   const box = boxControls({ data, picks, changed: () => (drawnBox(), paint()) });
   const strips = film({
-    label: "Attention over the frames", ...strip, cells: null, unit: UNIT, choose: ({ frame }) => picks.set({ frame }),
+    label: "Attention over the frames", ...strip, cells: null, unit: UNIT, choose: ({ frame }) => toFrame(frame),
     outlines: box.outlines, dragged: box.dragged,
   });
   const bar = colourbar(UNIT);
-  const bars = frameBars({ frames: strip.frames, times: strip.times, names: strip.names, unit: "Attention", choose: (frame) => picks.set({ frame }) });
+  const bars = frameBars({ frames: strip.frames, times: strip.times, names: strip.names, unit: "Attention", choose: toFrame });
   const columns = both ? ["before", "after", "change (points)"] : [sides[0].name];
   const rows = [...statistics.slice(0, 1), { key: "text", title: "mass on text", meaning: "all that does not lie on the frames" }, ...statistics.slice(1), { key: "chance", title: "the box's share of the area", meaning: "what even attention would give it" }];
   const numbers = numberTable("This map in numbers: exact values of one conversation, not estimates", columns, rows);
@@ -101,7 +102,8 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
     const colours = side === "difference" ? diverging : sequential;
     table.draw(toBytes(gridValues, range), colours);
     table.move(layer, head);
-    gridBar.show(colours, range, statistics[statistic].title + (side === "difference" ? ", after − before" : both ? ", same scale before and after" : ""));
+    const own = statistics[statistic].key === BOX && picks.get("box") && !drawn ? " (the object's own box)" : "";
+    gridBar.show(colours, range, statistics[statistic].title + own + (side === "difference" ? ", after − before" : both ? ", same scale before and after" : ""));
     meaning.textContent = `${statistics[statistic].title}: ${statistics[statistic].meaning}. The mean over heads counts as a map of its own.`;
   }
 
@@ -133,11 +135,17 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
     bars.move(now().frame);
     fill(layer, shownHead);
     const name = side === "difference" ? "difference, after − before" : sides.find((/** @type {any} */ s) => s.key === side).name;
-    heading.textContent = `Layer ${layers[layer]}, ${nameOf(shownHead)}, ${name}`;
+    heading.textContent = `Layer ${layers[layer]}, ${nameOf(shownHead)}, ${name}${hiding ? `. Hidden: ${hiddenWords(layer, shownHead, side)}` : ""}`;
   }
   const scaleWords = (/** @type {number} */ head) =>
     `${own ? "scale of this map alone" : head ? "one scale for all layers and heads of this token" : "one scale for the means of all layers"}${bare ? "; sinks hidden" : ""}; no colour: not visible`;
 
+  /** What the sink toggle hides. @param {number} layer @param {number} head @param {string} side */
+  const hiddenWords = (layer, head, side) =>
+    (side === "difference" ? ["before", "after"] : [side]).map((one) => {
+      const count = maps.hidden(one, layer)[0].reduce((all, hidden) => all + hidden, 0);
+      return `${percent(at(SINKS, one, layer, head))} of this token's attention, on ${count} sink${count === 1 ? "" : "s"}${side === "difference" ? ` ${one}` : ""}`;
+    }).join("; ");
   /** One number of the map of a side. @param {string} key @param {string} side @param {number} layer @param {number} head */
   function at(key, side, layer, head) {
     const index = statistics.findIndex((/** @type {any} */ s) => s.key === key);
@@ -202,7 +210,7 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
     } catch (error) {
       if (closed) return;
       const what = bundle && shownQuery === query ? `${nameOf(head)} of layer ${layers[layer]}; the mean over heads is shown instead` : "that token; what was shown before stays";
-      status.textContent = `Not here: ${what}. ${/** @type {Error} */ (error).message}. ${data.page}`;
+      status.textContent = `Not shown: ${what} (${/** @type {Error} */ (error).message}). ${data.page}`;
       status.hidden = false;
       paint();
     }
@@ -234,6 +242,7 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
   picks.watch(follow);
   follow(new Set());
   box.show();
+  maps.query(now().query).catch(() => {}); // unpacked at the same time; `load` tells what went wrong
   maps.ready().then(() => {
     if (closed) return;
     sinkToggle.box.disabled = !maps.hasSinks;

@@ -283,7 +283,7 @@ export function film(what) {
     loading.decode().then(() => ((picture = loading), lay()), () => (said.textContent = "The pictures cannot be read; the patches are shown without them."));
   }
   const side = h("div", { class: "wb-film-side" });
-  const scroll = h("div", { class: "wb-film-scroll" }, strip);
+  const scroll = h("div", { class: "wb-film-scroll", hidden: frames === 1 }, strip); // a strip of one frame says nothing more
   const whole = h("div", { class: "wb-film", role: "group", "aria-label": what.label },
     h("div", { class: "wb-bar" }, frames > 1 && button, frames > 1 && scrub.whole, sheet && fade.whole),
     !sheet && h("p", { class: "wb-note" }, "This capture holds no pictures of its frames: patches are shown alone. Make it again to have them."),

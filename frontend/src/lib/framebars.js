@@ -9,7 +9,7 @@ const [HEIGHT, TOP, BOTTOM] = [84, 16, 16];
  * @param {{ frames: number, times: (number | null)[], names: string[], unit: string, choose: (frame: number) => void }} what
  */
 export function frameBars({ frames, times, names, unit, choose }) {
-  const canvas = h("canvas", { class: "wb-bars", role: "img" });
+  const canvas = h("canvas", { class: "wb-bars", role: "img", hidden: frames === 1 });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const note = h("p", { class: "wb-said" });
   /** @type {ArrayLike<number>} */

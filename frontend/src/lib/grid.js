@@ -64,6 +64,6 @@ export function grid({ label, rows, cols, cell, words, choose, rowTitle = "", co
   const whole = h("figure", { class: "wb-figure" },
     h("div", { class: "wb-axes" },
       h("span", { class: "wb-axis-y" }, `${rowTitle} ${rowName(0)} to ${rowName(rows - 1)} (downwards)`), canvas,
-      h("span", { class: "wb-axis-x" }, `${colTitle} ${colName(0)} to ${colName(cols - 1)} (rightwards)`)), said);
+      h("span", { class: "wb-axis-x" }, cols > 1 ? `${colTitle} ${colName(0)} to ${colName(cols - 1)} (rightwards)` : colName(0))), said);
   return { whole, canvas, said, draw, move, frame };
 }

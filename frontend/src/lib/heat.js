@@ -17,10 +17,10 @@ export function valueAt(byte, { low, high, root }) {
 
 const GAP = 4;
 const LABEL = 15; // pixels under a frame for its time
-const [LARGEST, SMALLEST, TALLEST] = [132, 26, 300];
+const [LARGEST, SMALLEST] = [132, 26];
 
 /**
- * Where the frames of a strip stand: as large as they can be while the whole strip stays under 300 pixels high.
+ * Where the frames of a strip stand: as large as they can be while the whole strip stays under 300 pixels high (428 for 256 frames).
  *
  * @param {number} frames
  * @param {number} aspect width / height of a frame
@@ -33,11 +33,12 @@ export function stripLayout(frames, aspect, width) {
     const lines = Math.ceil(frames / perLine);
     return { wide, tall, perLine, lines, width: Math.min(frames, perLine) * (wide + GAP) - GAP, height: lines * (tall + LABEL + GAP) };
   };
+  const tallest = 300 + Math.max(0, frames - 64) * (2 / 3);
   let found = fit(Math.min(SMALLEST, width));
   for (let wide = LARGEST; wide > SMALLEST; wide -= 2) {
     if (wide > width) continue;
     const tried = fit(wide);
-    if (tried.height <= TALLEST && tried.tall <= 150) {
+    if (tried.height <= tallest && tried.tall <= 150) {
       found = tried;
       break;
     }
