@@ -53,6 +53,14 @@ def project_root(start: str | Path | None = None) -> Path:
     )
 
 
+def _root_of(recipe: Path) -> Path:
+    """The project's folder that a recipe lies in, else (a recipe of one's own elsewhere) that of the working directory."""
+    try:
+        return project_root(recipe.resolve().parent)
+    except WorkbenchError:
+        return project_root()
+
+
 def launch(
     recipe: str | Path = "recipes/laptop/trap.yaml",
     quick: bool = True,
@@ -89,7 +97,7 @@ def launch(
         else list(overrides)
     )
     loaded = load_recipe(path, parse_overrides(pairs))
-    root = project_root(path.resolve().parent)
+    root = _root_of(path)
     folder = Path(out or os.environ.get("WORKBENCH_RUNS") or root / loaded.output).resolve()
     name = loaded.name
     chosen_arms, chosen_seeds = arms, seeds
