@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from intervals import median_interval  # beside this script
 
 LAYERS, HEADS, QUERIES, SEGMENTS, STUDY = 4, 8, 8, 64, 96
 WAYS = ("forward", "rows", "atlas", "eager")
@@ -89,14 +89,6 @@ def reset_peak() -> float:
     """Begin to count the peak anew; returns where it stands."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak_mb()
-
-
-def median_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Median, and the narrowest symmetric pair of order statistics that covers it with at least 95%."""
-    ordered, n = np.sort(values), len(values)
-    below = np.cumsum([math.comb(n, i) for i in range(n)]) / 2.0**n  # P(at most i of n lie below the median)
-    low = max(0, int(np.searchsorted(below, 0.025)) - 1)
-    return float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])
 
 
 def limit_address_space(mb: float) -> None:

@@ -6,8 +6,10 @@ Three ways to the same numbers (<g_I, g_V>, |g_I|^2, |g_V|^2 by parameter) from 
 * *streamed*: ours, g_I kept (float32), g_V streamed past it;
 * *flattened*: the usual way, both gradients as whole vectors, then dot products by parameter.
 
-Time is processor time of one thread (wall time on a GPU), ways taking turns, medians. Peak memory is the growth of
-the process's resident set over the loaded model, each way in a process of its own (allocated memory on a GPU).
+Time is processor time of one thread (wall time on a GPU), the ways taking turns in changing order: medians, and the
+median of each round's ratio to *bare* with the distribution-free 95% interval of a median. As in the probe itself,
+*streamed* keeps each round's copy in the memory of the last one; the first round warms up and does not count. Peak memory is
+the growth of the process's resident set over the loaded model, each way in a process of its own (allocated memory on a GPU).
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from intervals import median_interval  # beside this script
 from transformers import Qwen3Config
 
 from workbench.models.tempflex import TempFlexForConditionalGeneration, new_tempflex
@@ -65,7 +67,7 @@ def build(width: int, layers: int, conversations: int, frames: int, device: str)
     return model, parameter_groups(model), loss(1), loss(frames)
 
 
-def run(way: str, model, probed: ParameterGroups, image, video) -> np.ndarray:
+def run(way: str, model, probed: ParameterGroups, image, video, stream: GradientStream) -> np.ndarray:
     """``[3, P]``: <g_I, g_V>, |g_I|^2, |g_V|^2; zeros for "bare"."""
     if way == "bare":
         for loss in (image, video):
@@ -73,9 +75,9 @@ def run(way: str, model, probed: ParameterGroups, image, video) -> np.ndarray:
                 loss().backward()
         return np.zeros((3, len(probed.names)))
     if way == "streamed":
-        stream = GradientStream(model, probed)
         first, kept = stream.run(image, keep=True)
         second, _ = stream.run(video, {"image": kept})
+        stream.reuse(kept)
         return np.stack([second.dots[("image", "plain")], first.squares["plain"], second.squares["plain"]])
     vectors = []
     for loss in (image, video):
@@ -102,35 +104,37 @@ def peak(way: str, args: argparse.Namespace) -> dict[str, int]:
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(way, model, probed, image, video)
+        run(way, model, probed, image, video, GradientStream(model, probed))
         grown = torch.cuda.max_memory_allocated() - before
     else:
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = resident_peak()
-        run(way, model, probed, image, video)
+        run(way, model, probed, image, video, GradientStream(model, probed))
         grown = resident_peak() - before
     return {"grown": grown, "copy": probed.copy_bytes}
 
 
-def seconds(args: argparse.Namespace) -> dict[str, float]:
+def seconds(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Seconds of every round, by way."""
     model, probed, image, video = build(args.width, args.layers, args.batch, args.frames, args.device)
+    stream = GradientStream(model, probed)
+    clock = time.perf_counter if args.device == "cuda" else time.process_time
+    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     found = {}
     for turn in range(args.repeats + 1):
-        for way in WAYS:
-            if args.device == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter() if args.device == "cuda" else time.process_time()
-            found[way] = run(way, model, probed, image, video)
-            if args.device == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter() if args.device == "cuda" else time.process_time()
+        for place in range(len(WAYS)):
+            way = WAYS[(place + turn) % len(WAYS)]
+            wait()
+            began = clock()
+            found[way] = run(way, model, probed, image, video, stream)
+            wait()
             if turn:  # the first round warms up
-                taken[way].append(now - began)
+                taken[way].append(clock() - began)
     scale = np.abs(found["flattened"]).max(1, keepdims=True)
     difference = np.nanmax(np.abs(found["streamed"] - found["flattened"]) / scale)
     print(f"streamed and flattened agree to {difference:.1e} of the largest")
-    return {way: statistics.median(values) for way, values in taken.items()}
+    return {way: np.array(values) for way, values in taken.items()}
 
 
 def main() -> None:
@@ -139,7 +143,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--peak-of", choices=WAYS, help=argparse.SUPPRESS)  # a child of this script
     args = parser.parse_args()
@@ -159,12 +163,14 @@ def main() -> None:
     copy = peaks["bare"]["copy"]
     print(f"{copy // 4 / 1e6:.1f}M parameters, one gradient copy {copy / MIB:.0f} MiB")
     times = seconds(args)
-    print(f"{'way':<12}{'peak over model':>18}{'copies beside activations':>28}{'time':>10}{'of bare':>9}")
+    print(f"{'way':<12}{'peak over model':>18}{'copies beside activations':>28}{'time':>10}  of bare [95%]")
     for way in WAYS:
         grown = peaks[way]["grown"]
         copies = (grown - peaks["bare"]["grown"]) / copy
+        middle, low, high = median_interval(times[way] / times["bare"])
         print(
-            f"{way:<12}{grown / MIB:>14.0f} MiB{copies:>28.2f}{times[way]:>9.2f}s{times[way] / times['bare']:>8.2f}x"
+            f"{way:<12}{grown / MIB:>14.0f} MiB{copies:>28.2f}{np.median(times[way]):>9.2f}s"
+            f"  {middle:.3f} [{low:.3f}, {high:.3f}]"
         )
 
 

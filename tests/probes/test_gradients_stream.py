@@ -105,6 +105,26 @@ def test_at_most_one_parameters_gradient_lives_beside_the_kept_copy():
     assert len(alive) == len(probed.names) and max(alive) == 0
 
 
+def test_a_kept_copy_is_written_into_the_memory_of_the_last_one():
+    made, processor = double_model()
+    probed = parameter_groups(made)
+    stream = GradientStream(made, probed)
+    text = loss_of(made, batch_of(processor, 0, (1,)))  # reaches neither the encoder nor the merger
+    clip = loss_of(made, batch_of(processor, 3, (1,)))
+    _, first = stream.run(clip, keep=True)
+    places = [None if t is None else t.data_ptr() for t in first.tensors]
+    _, expected = GradientStream(made, probed).run(text, keep=True)
+    stream.reuse(first)
+    scalars, second = stream.run(text, keep=True)
+    for place, now, right in zip(places, second.tensors, expected.tensors, strict=True):
+        assert (now is None) == (right is None)
+        if now is not None:
+            assert now.data_ptr() == place and torch.equal(now, right)
+    assert {i for i, t in enumerate(second.tensors) if t is None} == set(scalars.missing) != set()
+    _, third = stream.run(clip, keep=True)  # nothing was taken back: memory of its own
+    assert not {t.data_ptr() for t in third.tensors} & {t.data_ptr() for t in second.tensors if t is not None}
+
+
 def test_tied_embeddings_count_once_with_both_uses():
     made, processor = double_model()
     assert made.config.tie_word_embeddings

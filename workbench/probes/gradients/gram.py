@@ -95,15 +95,19 @@ def measure(
     """
     gram = Gram()
     wanted = {frozenset(edge) for edge in edges}
-    for block, streamed in blocks_of(edges, copies):
-        kept: dict[Source, KeptGradient] = {}
-        for source in [*block, *streamed]:
-            against = {other: kept[other] for other in kept if frozenset((other, source)) in wanted}
-            scalars, copy = stream.run(loss_of(source), against, keep=source in block)
-            if copy is not None:
-                kept[source] = copy
-            gram.record(source, scalars)
-            if progress is not None:
-                progress(gram.passes)
-        kept.clear()
+    try:
+        for block, streamed in blocks_of(edges, copies):
+            kept: dict[Source, KeptGradient] = {}
+            for source in [*block, *streamed]:
+                against = {other: kept[other] for other in kept if frozenset((other, source)) in wanted}
+                scalars, copy = stream.run(loss_of(source), against, keep=source in block)
+                if copy is not None:
+                    kept[source] = copy
+                gram.record(source, scalars)
+                if progress is not None:
+                    progress(gram.passes)
+            for copy in kept.values():
+                stream.reuse(copy)
+    finally:
+        stream.release()
     return gram

@@ -258,10 +258,12 @@ def _maps(
             found[frames].append(total)
         common = [np.isfinite(gram.dot(("image", b), ("video", b, n))) for n in design.frames]
         square = scalars.squares["plain"]
+        stream.reuse(image)
         squares.append(
             np.array([[np.nansum(square[at][c[at]]) for c in common] for at in design.groups.values()])
         )
         tell("conflict map", b + 1, design.pairs)
+    stream.release()
     arrays: dict[str, np.ndarray] = {}
     for n, (frames, maps) in enumerate(found.items()):
         scale = np.array([np.where(s[:, n] > 0, s[:, n], np.nan) for s in squares])

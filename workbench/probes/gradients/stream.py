@@ -73,6 +73,7 @@ class GradientStream:
     def __init__(self, model: nn.Module, probed: ParameterGroups, adam: AdamMetric | None = None) -> None:
         self.model, self.probed, self.adam = model, probed, adam
         self._wide: Tensor | None = None  # one block of every factor in float64: 2 MB a kept gradient
+        self._spare: list[KeptGradient] = []
         self.metrics = ("plain",) if adam is None else ("plain", "adam")
 
     def run(
@@ -97,7 +98,9 @@ class GradientStream:
         rows: list[tuple[Any, str]] = [(name, metric) for metric in self.metrics for name in (None, *against)]
         device = parameters[0].device
         out_RP = torch.full((len(rows), len(parameters)), torch.nan, dtype=torch.float64, device=device)
-        kept: list[Tensor | None] | None = [None] * len(parameters) if keep else None
+        kept: list[Tensor | None] | None = None
+        if keep:
+            kept = self._spare.pop().tensors if self._spare else [None] * len(parameters)
         fired: list[int] = []
 
         def take(index: int, gradient: Tensor) -> None:
@@ -106,7 +109,11 @@ class GradientStream:
             out_RP[:, index] = self._scalars(index, gradient, others).to(device)
             if kept is not None:
                 wide = torch.float64 if gradient.dtype == torch.float64 else torch.float32
-                kept[index] = gradient.detach().to(wide)
+                before = kept[index]
+                if before is not None and before.dtype == wide:
+                    before.copy_(gradient.detach())
+                else:
+                    kept[index] = gradient.detach().to(wide)
 
         with receiving(parameters, take), discarding(self.model, parameters):
             value = loss()
@@ -115,6 +122,9 @@ class GradientStream:
                 raise self._loss_not_finite(found, loss)
             value.backward()
         self._check(fired, out_RP)
+        if kept is not None:  # what an earlier gradient reached and this one did not is missing
+            reached = set(fired)
+            kept = [copy if index in reached else None for index, copy in enumerate(kept)]
         table = out_RP.cpu().numpy()
         scalars = Scalars(found, {}, {})
         for row, (name, metric) in enumerate(rows):
@@ -123,6 +133,17 @@ class GradientStream:
             else:
                 scalars.dots[(name, metric)] = table[row]
         return scalars, None if kept is None else KeptGradient(kept)
+
+    def reuse(self, kept: KeptGradient) -> None:
+        """Take back a kept gradient that is no longer needed: the next one is written into its memory.
+
+        Memory that is asked of the system anew for every copy costs more time than all products.
+        """
+        self._spare.append(kept)
+
+    def release(self) -> None:
+        """Free what was taken back."""
+        self._spare.clear()
 
     def _scalars(self, index: int, gradient: Tensor, others: list[Tensor | None]) -> Tensor:
         """|g|^2 and <g, K> for each kept K, then the same in the Adam metric: float64 ``[R]``."""
@@ -140,10 +161,10 @@ class GradientStream:
             block_RE[0].copy_(first)
             for row, other in enumerate(there, start=1):
                 block_RE[row].copy_(other[at])
-            part = block_RE @ block_RE[0]
+            part = _products(block_RE, block_RE[0])
             plain = part if plain is None else plain + part
             if weights is not None:
-                part = block_RE @ (block_RE[0] * weights[at])
+                part = _products(block_RE, block_RE[0] * weights[at])
                 adam = part if adam is None else adam + part
         assert plain is not None
         if self.adam is None:
@@ -197,6 +218,13 @@ class GradientStream:
             if module is not None:
                 cause = f"the output of {module} is the first that is not finite"
         return ProbeError("probe gradients", f"the loss is {found}: {cause}", MEND)
+
+
+def _products(rows: Tensor, column: Tensor) -> Tensor:
+    """``rows @ column``; on a CPU row by row, which reads the column from its cache."""
+    if rows.is_cuda:
+        return rows @ column
+    return torch.stack([torch.dot(row, column) for row in rows])
 
 
 def first_not_finite(model: nn.Module, loss: Callable[[], Tensor]) -> str | None:
