@@ -129,7 +129,7 @@ def test_gradient_checkpointing_changes_nothing():
     model(**batch.model_inputs()).loss.backward()
     expected = worlds.gradients(model)
     model.zero_grad()
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     assert model.gradient_checkpointing and model.encoder.layers[0].gradient_checkpointing
     model(**batch.model_inputs()).loss.backward()
     for name, grad in worlds.gradients(model).items():

@@ -210,7 +210,7 @@ def test_a_broken_gradient_names_its_module_group():
 def test_gradients_in_parts_are_refused():
     made, processor = double_model(fusion=False)
     made.train()
-    made.gradient_checkpointing_enable({"use_reentrant": True})
+    made.activation_checkpointing_enable({"use_reentrant": True})
     twice = made.language_model.layers[0]
     made.language_model.layers[
         1
@@ -227,7 +227,7 @@ def test_checkpointing_without_reentrance_gives_the_same_squares():
     stream = GradientStream(made, parameter_groups(made))
     plain, _ = stream.run(loss)
     made.train()
-    made.gradient_checkpointing_enable({"use_reentrant": False})
+    made.activation_checkpointing_enable({"use_reentrant": False})
     again, _ = stream.run(loss)
     np.testing.assert_allclose(again.squares["plain"], plain.squares["plain"], rtol=1e-9)
 

@@ -100,7 +100,7 @@ class Trainer:
         if self.machine.attention != "sdpa":
             model.set_attn_implementation(self.machine.attention)
         if self.machine.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self.batch_plans = [self._batch_plan(stage) for stage in self.stages]
         self.total_steps = sum(plan.steps for plan in self.batch_plans)
         self.position, self.totals = Position(), Totals()

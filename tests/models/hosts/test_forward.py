@@ -92,7 +92,7 @@ def test_neighbours_and_checkpointing_change_nothing(kind):
     loss.backward()
     plain = gradients(model)
     model.zero_grad()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     again = model(**inputs).loss
     again.backward()

@@ -61,8 +61,8 @@ class StockModel(nn.Module):
         if self.language_model.config._attn_implementation == "sdpa":
             self.language_model.set_attn_implementation(PACKED)
 
-    def gradient_checkpointing_enable(self, options: dict[str, Any] | None = None) -> None:
-        self.host.gradient_checkpointing_enable(options)
+    def activation_checkpointing_enable(self, options: dict[str, Any] | None = None) -> None:
+        self.host.activation_checkpointing_enable(options)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """The stock model's folder, as transformers writes and reads it."""

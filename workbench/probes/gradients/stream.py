@@ -187,7 +187,7 @@ class GradientStream:
             raise ProbeError(
                 "stream gradients",
                 f"the gradient of {self.probed.names[twice]} came in parts (reentrant checkpointing)",
-                'Use gradient_checkpointing_enable({"use_reentrant": False}), or switch checkpointing off',
+                'Use activation_checkpointing_enable({"use_reentrant": False}), or switch checkpointing off',
             )
         if not fired:
             raise ProbeError(
