@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.notebooks.small import ROOT
 
@@ -20,8 +21,11 @@ PANEL = "window.jupyterapp.shell.currentWidget"
 
 
 @contextlib.contextmanager
-def lab(folder: Path, notebook: Path) -> Iterator[str]:
-    """Yield the address of a copy of ``notebook`` in ``folder``, beside the project's recipes."""
+def lab(folder: Path, notebook: Path, gateway: tuple[str, str] | None = None) -> Iterator[str]:
+    """Yield the address of a copy of ``notebook`` in ``folder``, beside the project's recipes.
+
+    Its kernels run at ``gateway`` (url, token), where one is given.
+    """
     work = folder / "project"
     (work / "notebooks").mkdir(parents=True)
     (work / "recipes").symlink_to(ROOT / "recipes")
@@ -49,6 +53,9 @@ def lab(folder: Path, notebook: Path) -> Iterator[str]:
     command += ["--LabApp.expose_app_in_browser=True"]
     with (folder / "lab.log").open("wb") as log:
         environment = {**os.environ, **{key: str(value) for key, value in own.items()}}
+        if gateway is not None:
+            command.append(f"--gateway-url={gateway[0]}")
+            environment["JUPYTER_GATEWAY_AUTH_TOKEN"] = gateway[1]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait(f"http://127.0.0.1:{port}/api?token=test", process, folder / "lab.log")
@@ -56,6 +63,21 @@ def lab(folder: Path, notebook: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def run_all(page: Any, address: str) -> None:
+    """Open a notebook and run its cells."""
+    page.goto(address)
+    ready(page)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def ready(page: Any) -> None:
+    """Wait until the notebook that is shown has its kernel."""
+    page.wait_for_function(f"window.jupyterapp && {PANEL} && {PANEL}.sessionContext", timeout=60_000)
+    page.evaluate(
+        f"async () => {{ const s = {PANEL}.sessionContext; await s.ready; await s.session.kernel.info }}"
+    )
 
 
 def note(url: str, outside: list[str]) -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from workbench.errors import WorkbenchError
 from workbench.views.monitor_figure import MonitorFigure
 from workbench.views.pieces import Module, Plot
-from workbench.views.widget import ModuleWidget, PlotWidget, widget_class
+from workbench.views.widget import ModuleWidget, PlotWidget, fitting, widget_class
 
 if TYPE_CHECKING:
     from workbench.views.monitor import RunMonitor
@@ -36,10 +36,10 @@ class MonitorShown:
         self.plot = PlotWidget(Plot("curves", figure))
         self.widgets = {"state": self.state, "curves": self.plot}
         self.curves = MonitorFigure(self.plot.widget)
-        self._view = view
+        self._view, self._quiet = view, False
         wide = ipywidgets.Layout(width="auto")
-        self.runs = ipywidgets.Dropdown(options=[(ALL, None)], description="Show:", layout=wide)
-        self.runs.observe(lambda change: view.choose(change["new"]), "value")
+        self.runs = ipywidgets.Dropdown(options=[ALL], description="Show:", layout=wide)
+        self.runs.observe(lambda change: self._choose(change["new"]), "value")
         button = functools.partial(ipywidgets.Button, layout=wide)
         self.checkpoint = button(
             description="Checkpoint now", tooltip="Write a checkpoint after the next step"
@@ -64,7 +64,7 @@ class MonitorShown:
         self._caption = ""
         self._say_caption(caption)
         heading = ipywidgets.HTML(f"<h3>{html.escape(view.title)}</h3>")
-        parts = [heading, self.state, self.controls, self.said, self.plot.widget, self.caption]
+        parts = [heading, self.state, self.controls, self.said, self.plot.widget, fitting(), self.caption]
         self.box = ipywidgets.VBox(parts)
 
     def draw(self, state: dict[str, Any], ended: bool) -> None:
@@ -72,18 +72,22 @@ class MonitorShown:
         if self.state.data != state:
             self.state.show(state)
         names = [run["name"] for run in state["runs"]]
-        options = [(ALL, None), *((name, name) for name in names)]
-        if list(self.runs.options) != options:
+        if list(self.runs.options) != [ALL, *names]:
             chosen = self.runs.value
-            with self.runs.hold_trait_notifications():
-                self.runs.options = options
-                self.runs.value = chosen if chosen in names else None
+            self._quiet = True  # new options choose the first of them
+            self.runs.options = [ALL, *names]
+            self.runs.value = chosen if chosen in names else ALL
+            self._quiet = False
         self.runs.layout.display = None if len(names) > 1 else "none"
         for button in (self.checkpoint, self.stop, self.sure):
             button.disabled = ended
         if ended:
             self._confirm(False)
         self._say_caption(self._view.caption())
+
+    def _choose(self, name: str) -> None:
+        if not self._quiet:
+            self._view.choose(None if name == ALL else name)
 
     def close(self) -> None:
         """Take the widgets out of the page and out of the kernel."""

@@ -25,14 +25,25 @@ AXIS = {name: f"xaxis{i + 1 if i else ''}" for i, name in enumerate(PANELS)}
 PLACE = {name: (i // COLUMNS + 1, i % COLUMNS + 1) for i, name in enumerate(PANELS)}
 LINE_STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X"}
+KEYED = ("scores", "rates")
+SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "x": "✖"}
+WORDS = {
+    "solid": "solid",
+    "dash": "dashed",
+    "dot": "dotted",
+    "dashdot": "dash-dotted",
+    "longdash": "long-dashed",
+}
+LINES = {"solid": "━━", "dash": "━ ━", "dot": "┅┅", "dashdot": "━ •", "longdash": "━━ ━━"}
 EMPTY = "nothing yet"
+HEIGHT, TOP, BOTTOM = 670, 104, 52  # pixels; TOP has room for three lines of arms
 
 
 def empty_figure() -> go.Figure:
     """The panels without a curve."""
     titles = [title for title, _, _ in PANELS.values()]
     figure = make_subplots(
-        rows=2, cols=COLUMNS, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.22
+        rows=2, cols=COLUMNS, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.22
     )
     for name, (row, col) in PLACE.items():
         _, x, y = PANELS[name]
@@ -44,21 +55,20 @@ def empty_figure() -> go.Figure:
         )  # fmt: skip
     row, col = PLACE["frames"]
     figure.update_xaxes(type="category", row=row, col=col)
-    layout(figure, 660, margin={"l": 60, "r": 16, "t": 96, "b": 52}, autosize=True, barmode="group")
-    small = {"orientation": "h", "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)", "yanchor": "bottom"}
-    for i, name in enumerate(("scores", "rates"), start=2):  # what dashes and markers mean, in the panel
-        left, top = _corner(figure, name)
-        figure.update_layout({f"legend{i}": {**small, "x": left, "y": top, "xanchor": "left"}})
+    margin = {"l": 60, "r": 16, "t": TOP, "b": BOTTOM}
+    layout(figure, HEIGHT, margin=margin, autosize=True, barmode="group")
+    for name in (
+        KEYED
+    ):  # what dashes and markers mean; text, because legends on a panel's edge move the plot's margins
+        row, col = PLACE[name]
+        figure.add_annotation(
+            text="", name=f"key {name}", showarrow=False, x=0, y=1, yshift=2, row=row, col=col, font={"size": 11},
+            xref="x domain", yref="y domain", xanchor="left", yanchor="bottom",
+        )  # fmt: skip
     for annotation in figure.layout.annotations:
         if annotation.text in titles:
             annotation.yshift = 20  # above the legend of its panel
     return figure
-
-
-def _corner(figure: go.Figure, panel: str) -> tuple[float, float]:
-    row, col = PLACE[panel]
-    subplot = figure.get_subplot(row, col)
-    return subplot.xaxis.domain[0], subplot.yaxis.domain[1]
 
 
 class MonitorFigure:
@@ -68,7 +78,7 @@ class MonitorFigure:
         self.figure = figure
         self._shown: dict[tuple[str, str], Curve] = {}
         self._traces: dict[tuple[str, str], int] = {}
-        self._legend: set[tuple[str, str]] = set()
+        self._legend: set[str] = set()
         self._counts: list[str] = []
 
     def update(self, found: Sequence[Curve], names: dict[str, str], about: str | None) -> int:
@@ -95,7 +105,8 @@ class MonitorFigure:
             for key in gone:
                 trace = self.figure.data[self._traces[key]]
                 trace.x, trace.y = [], []
-            self._titles({curve.panel for curve in found}, about)
+            keys = {f"key {panel}": key_of(panel, found) for panel in KEYED}
+            self._titles({curve.panel for curve in found}, about, keys)
             counts = sorted({x for curve in found if curve.panel == "frames" for x in curve.x}, key=int)
             if self._counts != counts:
                 self._counts = counts
@@ -103,9 +114,11 @@ class MonitorFigure:
         self._shown = now
         return len(new) + len(changed) + len(gone)
 
-    def _titles(self, drawn: set[str], about: str | None) -> None:
+    def _titles(self, drawn: set[str], about: str | None, keys: dict[str, str]) -> None:
         texts = {PANELS[name][0]: name for name in PANELS}
         for annotation in self.figure.layout.annotations:
+            if annotation.name in keys and annotation.text != keys[annotation.name]:
+                annotation.text = keys[annotation.name]
             if annotation.name in PANELS:  # "nothing yet"
                 text = "" if annotation.name in drawn else EMPTY
                 if annotation.text != text:
@@ -128,28 +141,39 @@ class MonitorFigure:
             return go.Bar(marker={"color": style.colour}, **common)
         line = {"color": style.colour, "dash": style.dash, "width": 1.8}
         if curve.panel == "scores":
-            common |= {
-                "showlegend": self._first("suite", curve.name),
-                "name": curve.name,
-                "legend": "legend2",
-            }
-            common |= {"legendgroup": f"suite {curve.name}", "marker": {"symbol": style.marker, "size": 8}}
+            common["marker"] = {"symbol": style.marker, "size": 8}
             common["hovertemplate"] = f"{title}, {curve.name}, step %{{x}}: %{{y:.1f}}%, n = %{{customdata}}"
             return go.Scatter(mode="lines+markers", line=line, **common)
         if curve.panel == "rates":
-            common |= {"showlegend": True, "name": curve.name, "legend": "legend3"}
             line["width"] = 3.4 if curve.style.dash == "solid" else 1.8  # equal rates lie on each other
         if curve.panel == "loss":
-            common["showlegend"] = self._first("arm", curve.group)
+            common["showlegend"] = self._first(curve.group)
             line["dash"] = "solid"
         unit = PANELS[curve.panel][2]
         common["hovertemplate"] = f"{curve.key}, step %{{x}}: %{{y:.4~g}} {unit}"
         return go.Scatter(mode="lines", line=line, connectgaps=False, **common)
 
-    def _first(self, kind: str, name: str) -> bool:
-        fresh = (kind, name) not in self._legend
-        self._legend.add((kind, name))
+    def _first(self, group: str) -> bool:
+        fresh = group not in self._legend
+        self._legend.add(group)
         return fresh
+
+
+def key_of(panel: str, found: Sequence[Curve]) -> str:
+    """What the marks of a panel mean, in a line."""
+    marks: dict[str, str] = {}
+    for curve in found:
+        if curve.panel == "scores" == panel:
+            mark = SYMBOLS.get(curve.style.marker, "")
+            marks.setdefault(
+                curve.name, f"{mark} {curve.name}, {WORDS.get(curve.style.dash, curve.style.dash)}"
+            )
+        elif curve.panel == "rates" == panel:
+            line = LINES.get(curve.style.dash, "━")
+            marks.setdefault(
+                curve.name, f'<span style="color:{curve.style.colour}">{line} {curve.name}</span>'
+            )
+    return "    ".join(marks.values())
 
 
 def _numbers(curve: Curve) -> dict[str, Any]:

@@ -72,8 +72,19 @@ def widget_class(module: str) -> type[ModuleWidget]:
     return type(f"{module.title().replace('_', '')}Widget", (ModuleWidget,), texts)
 
 
+def fitting() -> ModuleWidget:
+    """What keeps the plots of the box that it is put into as wide as their places; it shows nothing."""
+    return widget_class("fit")(Module("fit", "fit", {}))
+
+
 class Figure(go.FigureWidget):
-    """A figure whose state is the one it has now: a page that is loaded again gets what was drawn since, too."""
+    """A figure as wide as its place (see ``fitting``), and whose state is the one it has now: a page that is loaded again
+    gets what was drawn since, too.
+    """
+
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        super().__init__(*arguments, **values)
+        self._config: dict[str, Any] = {**self._config, "responsive": True, "displaylogo": False}
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         state = super().get_state(key, drop_defaults)
@@ -131,7 +142,8 @@ class Shown:
             f"<details><summary>In words</summary><p>{html.escape(words)}</p></details></div>"
         )
         heading = ipywidgets.HTML(f"<h3>{html.escape(title)}</h3>") if title else None
-        self.box = ipywidgets.VBox([*([heading] if heading else []), *inner, ipywidgets.HTML(note)])
+        fit = [fitting()] if any(isinstance(piece, Plot) for piece in pieces) else []
+        self.box = ipywidgets.VBox([*([heading] if heading else []), *inner, *fit, ipywidgets.HTML(note)])
 
     def _link(self, link: Link) -> None:
         source, target = self.widgets[link.source], self.widgets[link.target]
