@@ -127,7 +127,7 @@ def state(
     """The data of one view, at most ``limit`` bytes of JSON: as many queries as fit, the one picked first."""
     reading = sides["after"]
     texts = readable(reading.capture.meta.get("tokens") or [])
-    tokens = []
+    tokens: list[dict[str, Any]] = []
     for at, place in reading.shown_tokens():
         kind = KINDS[reading.token_map.kind[at]]
         tokens.append({"text": texts[at] if texts else f"#{at}", "kind": kind, "query": place, "at": at})

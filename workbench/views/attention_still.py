@@ -9,7 +9,7 @@ import numpy as np
 from workbench.views import stills
 from workbench.views.attention_payload import Sides
 from workbench.views.colours import DIVERGING, SEQUENTIAL
-from workbench.views.film import pictures_of
+from workbench.views.film import Strip, pictures_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,35 +46,37 @@ def draw(sides: Sides, names: dict[str, str], query: int, layer: int, token: str
     )
     top = max(float(np.nan_to_num(values).max(initial=0.0)) for values in maps.values())
     pictures = pictures_of(reading.capture)
-    for part, (name, values, signed) in zip(
-        np.atleast_1d(figure.subfigures(len(blocks))), blocks, strict=True
-    ):
+    parts: Any = figure.subfigures(len(blocks), squeeze=False)
+    for part, (name, values, signed) in zip(parts.ravel(), blocks, strict=True):
         part.suptitle(name, fontsize=8.5, x=0.02, ha="left", color="#57606a")
         end = float(np.abs(np.nan_to_num(values)).max(initial=0.0)) or 1.0
         scale = (DIVERGING, -end, end) if signed else (SEQUENTIAL, 0.0, top or 1.0)
-        _block(part, strip, values, chosen, lines, scale, pictures)
+        _block(part, strip, values, chosen, scale, pictures)
     return figure
 
 
 def _block(
     part: Any,
-    strip: Any,
+    strip: Strip,
     values: np.ndarray,
     chosen: np.ndarray,
-    lines: int,
     scale: tuple[str, float, float],
     pictures: np.ndarray | None,
 ) -> None:
-    columns = min(len(chosen), A_LINE)
-    axes = np.atleast_1d(part.subplots(lines, columns, squeeze=False)).ravel()
+    """All frames in one pair of axes: laying out one for each takes seconds."""
+    axes = part.subplots()
+    wide, tall, room = strip.aspect, 1.0, 0.24  # room for the time above a frame
     drawn = None
     padded = np.append(values, np.nan)  # cell -1: nothing there
-    for axis, frame in zip(axes, chosen, strict=False):
-        extent = (0.0, strip.aspect, 1.0, 0.0)
+    lines = -(-len(chosen) // A_LINE)
+    columns = min(len(chosen), A_LINE)
+    for i, frame in enumerate(chosen):
+        left, top = i % A_LINE * (wide + 0.06), i // A_LINE * (tall + room) + room
+        extent = (left, left + wide, top + tall, top)
         start, stop = strip.spans[frame]
         if pictures is not None and stop <= len(pictures):
-            axis.imshow(pictures[(start + stop - 1) // 2], extent=extent)
-        drawn = axis.imshow(
+            axes.imshow(pictures[(start + stop - 1) // 2], extent=extent)
+        drawn = axes.imshow(
             padded[strip.cells[frame]],
             cmap=scale[0],
             vmin=scale[1],
@@ -84,11 +86,13 @@ def _block(
             interpolation="nearest",
         )
         time = strip.times[frame]
-        axis.set_title(f"frame {frame + 1}" if time is None else f"{time:.2f} s", fontsize=7, pad=2)
-        axis.set_axis_off()
-    for axis in axes[len(chosen) :]:
-        axis.set_axis_off()
-    bar = part.colorbar(drawn, ax=list(axes), shrink=0.9, pad=0.01)
+        text = f"frame {frame + 1}" if time is None else f"{time:.2f} s"
+        axes.text(left + wide / 2, top - 0.05, text, fontsize=7, ha="center", color=stills.INK)
+    axes.set_xlim(0, max(columns, 4) * (wide + 0.06))
+    axes.set_ylim(lines * (tall + room), 0)
+    axes.set_aspect("equal", anchor="W")
+    axes.set_axis_off()
+    bar = part.colorbar(drawn, ax=axes, shrink=0.9, pad=0.01)
     bar.set_label("attention\nprobability", fontsize=7)
     bar.ax.tick_params(labelsize=7)
 

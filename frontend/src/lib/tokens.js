@@ -28,7 +28,7 @@ export function tokenStrip(tokens, chosen, choose) {
   const buttons = tokens.map((token) => {
     const words = `${token.text.trim() || "white space"} (${token.kind}, position ${token.at})`;
     if (token.query === null) return h("span", { class: "wb-token", title: `${words}: this capture does not say where it looks`, dir: "auto" }, shortToken(token.text));
-    return h("button", { type: "button", class: `wb-token wb-token-${token.kind}`, title: words, "aria-label": words, dir: "auto", onclick: () => pick(/** @type {number} */ (token.query)) }, shortToken(token.text));
+    return h("button", { type: "button", class: `wb-token wb-token-${token.kind}`, title: words, dir: "auto", onclick: () => pick(/** @type {number} */ (token.query)) }, shortToken(token.text));
   });
   const pickable = tokens.flatMap((token, i) => (token.query === null ? [] : [{ query: token.query, button: buttons[i] }]));
   const row = h("div", { class: "wb-tokens", role: "group", "aria-label": "Token that looks: arrow keys move", dir: rtl ? "rtl" : "ltr" }, ...buttons);
