@@ -41,7 +41,10 @@ class FlipAttention:
         self.views: dict[
             str, AttentionView
         ] = {}  # in a notebook the one that is shown, on a page those it carries
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # around what is wanted and shown
+        self._making = (
+            threading.Lock()
+        )  # one sample at a time: a sample that is no longer wanted is not begun
         self._wanted = ""
 
     # -- one sample --------------------------------------------------------------------------------
@@ -159,8 +162,11 @@ class FlipAttention:
 
         say("Looking: both models are shown this sample; the first time takes some seconds…", busy=True)
         try:
-            view = self.view(look)
-            data = view.export_data(ROOM)
+            with self._making:
+                if look != self._wanted:
+                    return
+                view = self.view(look)
+                data = view.export_data(ROOM)
         except Exception as error:  # the view says what went wrong and stays usable
             say(f"Its attention is not shown: {error or type(error).__name__}")
             return
