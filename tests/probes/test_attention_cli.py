@@ -7,70 +7,19 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.probes.attention_worlds import worlds
+from tests.probes.run_worlds import small_run
 from workbench.captures import Capture
 from workbench.cli import main
-from workbench.models.tempflex import save_tempflex
 from workbench.runs import Run
-
-RECIPE = """
-name: small
-model: {{preset: tiny, fusion_layers: 1}}
-data:
-  root: {root}
-  sources: {{test: {{path: rows.jsonl}}}}
-stages: [{{name: one, train: {{llm: 0.001}}, data: {{test: 1}}, steps: 1}}]
-evaluation: {{suites: {{pictures: test}}, common_frames: 4}}
-"""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with two checkpoints and a data set of pictures and clips with boxes."""
+    """A run with two checkpoints and a data set of clips with boxes."""
     root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows, objects = [], []
-    for i in range(8):
-        name = f"clip{i}"
-        (root / name).mkdir()
-        for f in range(6):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
-                root / name / f"{f:03d}.png"
-            )
-        said = [
-            {"from": "human", "value": "<video>\nwhat colour comes first ?"},
-            {"from": "gpt", "value": "red"},
-        ]
-        rows.append(
-            {
-                "id": f"v{i}",
-                "video": name,
-                "choices": ["red", "blue"],
-                "skill": "order",
-                "conversations": said,
-            }
-        )
-        found = [{"kind": "digit", "digit": "one", "colour": "red", "box": [8, 8, 24, 16]}]
-        objects.append({"media": name, "width": 32, "height": 32, "frames": 6, "objects": found})
-    rows.append(
-        {
-            "id": "silent",
-            "conversations": [
-                {"from": "human", "value": "left or right ?"},
-                {"from": "gpt", "value": "left"},
-            ],
-        }
-    )
-    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects))
-    opened = Run.create(root / "run", RECIPE.format(root=root), {"recipe_hash": "abc"})
-    for seed, name in enumerate(("before", "after")):
-        with opened.checkpoint_dir(name) as path:
-            save_tempflex(*worlds.model("tiny", seed), path / "model")
-    opened.finish("finished")
-    return opened
+    row = {"choices": ["red", "blue"], "skill": "order"}
+    return small_run(root, 8, checkpoints=("before", "after"), boxes=True, **row)
 
 
 def probe(*words: object) -> int:
@@ -134,7 +83,7 @@ def test_scatter_before_and_after(run, capsys):
     ("words", "message"),
     [
         (["--checkpoint", "none"], "the run has before, after. Choose one of those"),
-        (["--suite", "videos"], "its recipe has pictures"),
+        (["--suite", "videos"], "its recipe has clips"),
         (["--sample", "v99"], "has no sample of that id among its 9. Its first is v0"),
         (["--layers", "12"], "it has the layers 0 to 2"),
         (["--queries", "4711"], "look from position 4711"),

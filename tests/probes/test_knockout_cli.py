@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.probes.attention_worlds import worlds
+from tests.probes.run_worlds import small_run
 from workbench.captures import Capture
 from workbench.cli import main
-from workbench.models.tempflex import save_tempflex
-from workbench.runs import Run
-
-RECIPE = """
-name: small
-model: {{preset: tiny, fusion_layers: 1}}
-data:
-  root: {root}
-  sources: {{test: {{path: rows.jsonl}}}}
-stages: [{{name: one, train: {{llm: 0.001}}, data: {{test: 1}}, steps: 1}}]
-evaluation: {{suites: {{clips: test}}, common_frames: 4}}
-"""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with a checkpoint, four clips, and a question without pictures."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(4):
-        (root / f"clip{i}").mkdir()
-        for f in range(6):
-            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / f"clip{i}" / f"{f:03d}.png")
-        said = [
-            {"from": "human", "value": "<video>\nwhat colour comes first ?"},
-            {"from": "gpt", "value": "red"},
-        ]
-        rows.append({"id": f"v{i}", "video": f"clip{i}", "conversations": said})
-    said = [{"from": "human", "value": "left or right ?"}, {"from": "gpt", "value": "left"}]
-    rows.append({"id": "silent", "conversations": said})
-    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    opened = Run.create(root / "run", RECIPE.format(root=root), {"recipe_hash": "abc"})
-    with opened.checkpoint_dir("end") as path:
-        save_tempflex(*worlds.model("tiny", 0), path / "model")
-    opened.finish("finished")
-    return opened
+    return small_run(tmp_path_factory.mktemp("data"), 4)
 
 
 def probe(*words: object) -> int:
