@@ -200,9 +200,9 @@ class FramePlanView(View):
         said = [_sentence(plan) for plan in self.plans.plans]
         if self._measured():
             ringed = charts.chosen(self.plans)
-            told = ", ".join(f"{skill} {n} frames ({share:.0f}%)" for skill, (n, share) in ringed.items())
+            told = ", ".join(f"{skill} {n} ({share:.0f}%)" for skill, (n, share) in ringed.items())
             if told:
-                said.append(f"Most frequent choice of {self.plans.plans[0].title} by skill: {told}.")
+                said.append(f"Frames that {self.plans.plans[0].title} gives a skill most often: {told}.")
         return " ".join(said) or "No arm of this study plans frames for videos."
 
     def caption(self) -> str:
@@ -305,7 +305,8 @@ def _sentence(plan: Planned) -> str:
     dealt = (
         dealt if len(plan.counts) <= charts.MOST_COUNTS else f"from {min(plan.counts)} to {max(plan.counts)}"
     )
-    parts = [f"{plan.title}: {plan.videos} clips, mean {plan.mean:.1f} frames ({dealt})"]
+    clips = f"{plan.videos} clip{'s' if plan.videos != 1 else ''}"
+    parts = [f"{plan.title}: {clips}, mean {plan.mean:.1f} frames ({dealt})"]
     if plan.fewer:
         parts.append(f"{plan.fewer} clips are shorter than what was asked for")
     if plan.failures:
