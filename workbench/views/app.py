@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
-from workbench.views.app_tabs import TABS, Found, Tab, captures_of, missing
+from workbench.views.app_tabs import TABS, Found, Shows, Tab, captures_of, missing
 from workbench.views.base import View
 from workbench.views.browser import Entry, RunBrowser
 from workbench.views.pieces import Link, Piece
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from workbench.captures import Capture
     from workbench.views.launcher import Launcher
     from workbench.views.monitor import RunMonitor
 
@@ -102,7 +103,7 @@ class Workbench(View):
 
     def captures(self, tab: Tab) -> tuple[list[Found], list[str]]:
         """The captures that a tab may show, and what could not be opened. Raises as ``monitor``."""
-        return captures_of(self._entry(), tab.views)
+        return captures_of(self._entry(), tab.kinds)
 
     def show(self, tab: Tab, capture: Found | None = None, before: Found | None = None) -> View:
         """The view of a tab.
@@ -119,7 +120,7 @@ class Workbench(View):
             if entry.path is None:
                 raise WorkbenchError(f"show the {tab.title.lower()}", missing(tab, entry), "Fetch it")
             whole = entry.study if tab.title == "Scores" and entry.study is not None else entry.path
-            view: View = tab.view("")(whole)
+            view: View = tab.kinds[""].load()(whole)
         else:
             if capture is None:
                 found, problems = self.captures(tab)
@@ -127,10 +128,21 @@ class Workbench(View):
                     said = " ".join([missing(tab, entry), *problems])
                     raise WorkbenchError(f"show {tab.title.lower()}", said, "Then press Refresh")
                 capture = found[0]
-            earlier = None if before is None else before.load()
-            view = tab.view(capture.kind)(capture.load(), earlier)
+            shows = tab.kinds[capture.kind]
+            more = {} if before is None or not shows.before else {"before": before.load()}
+            view = shows.load()(capture.load(), **self._beside(capture, shows), **more)
         self.views[tab.title] = view
         return view
+
+    def _beside(self, capture: Found, shows: Shows) -> dict[str, Capture]:
+        """Captures of other kinds that belong to this one: of the same run, checkpoint and sample."""
+        others, _ = captures_of(self._entry(), shows.beside)
+        same = [
+            o
+            for o in others
+            if (o.run, o.checkpoint, o.sample) == (capture.run, capture.checkpoint, capture.sample)
+        ]
+        return {shows.beside[other.kind]: other.load() for other in reversed(same)}
 
     def _entry(self) -> Entry:
         if self._chosen is None:

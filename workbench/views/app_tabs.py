@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +14,74 @@ from workbench.views.browser import Entry
 
 
 @dataclass(frozen=True, slots=True)
+class Shows:
+    """How captures of one kind are shown.
+
+    Attributes:
+        view: ``module:Class`` of the view. Of captures it takes the capture, of a study or run its folder.
+        beside: other kinds -> the argument that takes a capture of the same run, checkpoint and sample.
+        before: it also takes an earlier capture, to compare with.
+    """
+
+    view: str
+    beside: Mapping[str, str] = field(default_factory=dict)
+    before: bool = True
+
+    def load(self) -> Any:
+        """The class."""
+        module, _, name = self.view.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True, slots=True)
 class Tab:
     """One tab.
 
     Attributes:
-        views: capture kind -> ``module:Class`` of the view; the class takes ``(capture, before)``. Of a tab that shows a
-            study or run itself the only key is ``""``, and the class takes its folder.
+        kinds: capture kind -> how it is shown; of a tab that shows a study or run itself the only key is ``""``.
         probe: the command that makes its captures, ``RUN`` to be filled in.
     """
 
     title: str
-    views: Mapping[str, str]
+    kinds: Mapping[str, Shows]
     probe: str = ""
 
     @property
     def of_captures(self) -> bool:
-        return "" not in self.views
-
-    def view(self, kind: str) -> Any:
-        """The class that shows a kind."""
-        module, _, name = self.views[kind].partition(":")
-        return getattr(importlib.import_module(module), name)
+        return "" not in self.kinds
 
 
+ROWS, ATLAS, KNOCKOUT, ATTRIBUTION = "attention_rows", "temporal_atlas", "knockout", "attribution"
 TABS = (
-    Tab("Scores", {"": "workbench.views.scores:ScoreView"}),
+    Tab("Scores", {"": Shows("workbench.views.scores:ScoreView")}),
     Tab(
         "Attention",
-        {"attention_rows": "workbench.views.attention:AttentionView"},
+        {
+            ROWS: Shows(
+                "workbench.views.attention:AttentionView", {KNOCKOUT: "knockout", ATTRIBUTION: "attribution"}
+            )
+        },
         "workbench probe attention RUN --queries text",
     ),
     Tab(
         "Effects",
         {
-            "knockout": "workbench.views.effects:EffectView",
-            "attribution": "workbench.views.effects:EffectView",
-            "temporal_atlas": "workbench.views.atlas:AtlasView",
+            KNOCKOUT: Shows(
+                "workbench.views.effects:EffectView",
+                {ROWS: "attention", ATTRIBUTION: "attribution"},
+                before=False,
+            ),
+            ATLAS: Shows("workbench.views.atlas:AtlasView"),
         },
-        "workbench probe knockout RUN, workbench probe attribution RUN, or workbench probe atlas RUN",
+        "workbench probe knockout RUN, and workbench probe attribution RUN beside it; or workbench probe atlas RUN",
     ),
-    Tab("Fusion", {"fusion": "workbench.views.fusion:FusionView"}, "workbench probe fusion RUN"),
+    Tab("Fusion", {"fusion": Shows("workbench.views.fusion:FusionView")}, "workbench probe fusion RUN"),
     Tab(
-        "Gradients", {"gradients": "workbench.views.gradients:GradientView"}, "workbench probe gradients RUN"
+        "Gradients",
+        {"gradients": Shows("workbench.views.gradients:GradientView")},
+        "workbench probe gradients RUN",
     ),
-    Tab("Frames", {"": "workbench.views.frameplan:FramePlanView"}),
+    Tab("Frames", {"": Shows("workbench.views.frameplan:FramePlanView")}),
 )
 
 
@@ -70,7 +94,6 @@ class Found:
     kind: str
     checkpoint: str
     sample: str
-    problem: str = ""
 
     @property
     def label(self) -> str:
@@ -81,7 +104,7 @@ class Found:
         return Capture.load(self.path)
 
 
-def captures_of(entry: Entry, kinds: Mapping[str, str]) -> tuple[list[Found], list[str]]:
+def captures_of(entry: Entry, kinds: Collection[str]) -> tuple[list[Found], list[str]]:
     """Captures of an entry's study (those of the entry itself first), and what could not be opened."""
     if entry.path is None:
         return [], []

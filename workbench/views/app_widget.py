@@ -182,9 +182,12 @@ class _Panel(_Part):
         """What the chosen one can be compared with: the same kind, of the same sample."""
         chosen: Found = self.capture.value
         same = [f for f in self.found if f.kind == chosen.kind and f.sample == chosen.sample and f != chosen]
+        if not self.tab.kinds[chosen.kind].before:
+            same = []
         self._quiet = True
         self.before.options = [("(nothing)", None), *((found.label, found) for found in same)]
         self.before.value = None
+        self.before.disabled = not same
         self._quiet = False
 
     def _draw(self) -> None:
