@@ -30,6 +30,7 @@ async function render({ model, el }) {
   const at = () => ({ w: Math.min(windows.length - 1, picks.get("cell")[0]), k: Math.min(K - 1, picks.get("cell")[1]) });
 
   const frame = columns({ columns: data.columns, sheet: data.sheet, title: data.title, ready: () => tell() });
+  frame.whole.style.maxHeight = "none"; // all three maps are seen together
   const choose = (/** @type {number} */ w, /** @type {number} */ k) =>
     picks.set({ cell: [w, k], ...(data.columns[k].clip >= 0 ? { frame: data.columns[k].clip } : {}) });
   const effectWords = (/** @type {number} */ w, /** @type {number} */ k) =>

@@ -178,7 +178,7 @@ class EffectView(View):
             "notes": notes,
             "verdicts": self.verdicts(),
             "agreements": self.agreements(),
-            "title": f"hidden: {len(spans)} frames{parts}, in time",
+            "title": f"hidden: {len(spans)} frame{'s' if len(spans) != 1 else ''}{parts}, in time",
             "columns": self.columns,
             "sheet": sheet(chosen),
             "windows": self.windows,

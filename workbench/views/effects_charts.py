@@ -49,7 +49,8 @@ def scatter_figure(view: EffectView, looked: Looked) -> go.Figure:
     layout(
         figure,
         380,
-        xaxis={"title": {"text": "attention mass of the cell"}, "tickformat": ".1%"},
+        showlegend=True,
+        xaxis={"title": {"text": "attention mass of the cell"}, "tickformat": ".2~%"},
         yaxis={"title": {"text": "effect: −change of log p(answer), nats"}, "exponentformat": "power"},
     )
     return figure

@@ -147,7 +147,8 @@ def window_name(window: tuple[int, int], layers: int) -> str:
 def verdict(found: Agreement) -> str:
     """Whether attention and effect agree: rank correlation, over what, with its interval."""
     windows = f"{found.windows} window{'s' if found.windows != 1 else ''}"
-    over = f"{found.cells} cells ({windows} x {found.blocks} blocks; ranked within each window, mean over windows)"
+    blocks = f"{found.blocks} block{'s' if found.blocks != 1 else ''}"
+    over = f"{found.cells} cells ({windows} x {blocks}; ranked within each window, mean over windows)"
     if found.verdict == "none":
         why = (
             "attention or effect is the same everywhere"

@@ -20,7 +20,7 @@ export function columns({ columns: listed, sheet, title, ready }) {
   const top = h("div", { class: "wb-aligned wb-aligned-top" }, h("div", { class: "wb-row-title" }, title), canvas);
   const body = h("div", { class: "wb-aligned-body" }, top);
   const whole = h("div", { class: "wb-aligned-scroll", tabindex: "0", role: "region", "aria-label": title }, body);
-  body.style.width = `${SIDE + wide * listed.length + 4}px`;
+  body.style.minWidth = `${SIDE + wide * listed.length + 4}px`;
   const colour = () => getComputedStyle(canvas).color;
   /** @type {HTMLImageElement | null} */
   let picture = null;
@@ -58,7 +58,7 @@ export function columns({ columns: listed, sheet, title, ready }) {
       if (every > 1 && i !== at && Math.abs(i - at) * wide < 12) return;
       context.save();
       context.font = `${i === at ? "bold " : ""}11px system-ui, 'DejaVu Sans', sans-serif`;
-      context.translate((i + 0.5) * wide, height - (angle ? 4 : 5));
+      context.translate(Math.max(angle ? 6 : 0, (i + 0.5) * wide), height - (angle ? 4 : 5));
       if (angle) context.rotate(-Math.PI / 2);
       context.textAlign = angle ? "left" : "center";
       context.textBaseline = angle ? "middle" : "alphabetic";
@@ -84,7 +84,15 @@ export function columns({ columns: listed, sheet, title, ready }) {
     const heading = h("div", { class: "wb-map-title" }, rowTitle);
     body.append(heading, place);
     const mark = (/** @type {number} */ row) => [...names.children].forEach((line, i) => line.classList.toggle("wb-chosen-name", i === row));
-    const move = (/** @type {number} */ row, /** @type {number} */ col) => (mark(row), inner.move(row, col));
+    /** Scroll the chosen row into what is seen of the maps; the page itself stays where it is. @param {number} row */
+    function reveal(row) {
+      const line = names.children[row]?.getBoundingClientRect();
+      const [seen, head, foot] = [whole.getBoundingClientRect(), top.offsetHeight, /** @type {HTMLElement | null} */ (body.querySelector(".wb-aligned-bottom"))?.offsetHeight ?? 0];
+      if (!line || !seen.height) return;
+      if (line.top < seen.top + head) whole.scrollTop -= seen.top + head - line.top;
+      else if (line.bottom > seen.bottom - foot) whole.scrollTop += line.bottom - seen.bottom + foot;
+    }
+    const move = (/** @type {number} */ row, /** @type {number} */ col) => (mark(row), inner.move(row, col), reveal(row));
     return { ...inner, move, heading, names };
   }
   /** The column whose name and picture are marked. @param {number} column */
