@@ -18,7 +18,7 @@ from workbench.study.results import load_results
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 PLOTLY = "application/vnd.plotly.v1+json"
 SMALLER = {  # what a reader would change in the notebook's own cell of numbers
-    "04_gradients": ("(2, 8, 16), 8, 32", "(2, 4), 3, 4"),
+    "04_gradients": ("(2, 8, 16), 8, 16", "(2, 4), 3, 4"),
     "02_attention": ("(2, 8, 16), 16, 64, 5", "(2, 4), 3, 6, 1"),
     "03_fusion": ("(2, 4, 8, 16), 16, 48", "(2, 4), 3, 4"),
 }
@@ -92,6 +92,23 @@ def test_figures_name_their_units_and_sizes(executed, name):
         if isinstance(t.get("marker", {}).get("symbol"), str)
     }
     assert len(markers) == len({t["name"] for t in own[0]["data"]}), "colour is not the only difference"
+
+
+def test_one_clip_in_full_before_and_after(executed):
+    """Atlas, attention rows and knockouts of one clip: widget, still and words, of both checkpoints."""
+    widget = "application/vnd.jupyter.widget-view+json"
+    shown = [
+        o.data
+        for c in executed["02_attention"].cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if widget in o.get("data", {})
+    ]
+    assert len(shown) == 3 and all("image/png" in data for data in shown)
+    atlas, rows, effect = (data["text/plain"] for data in shown)
+    assert atlas.startswith("Temporal atlas") and "Before (stage-instruct" in atlas and "After" in atlas
+    assert rows.startswith("Attention") and "Before (stage-instruct" in rows
+    assert effect.startswith("Effect of frames") and "windows" in effect and "keeps no pictures" not in effect
 
 
 @pytest.mark.parametrize("name", sorted(FIGURES))

@@ -117,8 +117,10 @@ def test_conclusions_are_sentences_with_numbers(executed):
 def test_table_figures_and_frames_are_there(executed):
     book, _ = executed
     assert "fixed-16" in printed(cell(book, "render_table"))
-    for words in ("figures.plane", "figures.copies"):
-        assert cell(book, words).outputs[0].data[PLOTLY]["data"]
+    assert cell(book, "figures.copies").outputs[0].data[PLOTLY]["data"]
+    (view,) = cell(book, "ScoreView(results)").outputs
+    assert {WIDGET, "image/png", "text/plain"} <= set(view.data), "a still and words beside the widget"
+    assert re.search(r"fixed 16 frames ends at image .*%", view.data["text/plain"])
     frames = cell(book, "midpoint_indices")
     assert sum("image/png" in o.get("data", {}) for o in frames.outputs) == 5
     assert "2 of 32 frames" in printed(frames) and "16 of 32 frames" in printed(frames)
@@ -164,8 +166,8 @@ def test_a_real_jupyterlab_draws_it_without_network(executed, runs, tmp_path):
             f"async () => {{ const s = {PANEL}.sessionContext; await s.ready; await s.session.kernel.info }}"
         )
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 3", timeout=30_000)
-        curves, plane, _ = page.query_selector_all(".js-plotly-plot")
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 4", timeout=60_000)
+        curves, plane, _, _ = page.query_selector_all(".js-plotly-plot")
         assert len(curves.query_selector_all(".scatterlayer .js-line")) >= 7
         assert curves.bounding_box()["width"] > 900 and plane.bounding_box()["width"] > 900
         assert page.query_selector("progress").get_attribute("value") == "1.000"
@@ -173,5 +175,25 @@ def test_a_real_jupyterlab_draws_it_without_network(executed, runs, tmp_path):
         page.wait_for_function(
             "document.querySelectorAll('.jp-RenderedImage img').length == 5", timeout=30_000
         )
+        _follow_two_flips(page)
         assert page.get_by_text("Traceback").count() == 0
         assert outside == []
+
+
+def _follow_two_flips(page):
+    """Choose a flipped question, then another: the picture changes, and where both models looked appears."""
+    table = page.locator("table", has_text="Probability of the right answer")
+    questions = table.get_by_role("button")
+    assert questions.count() > 1, "the small study flips some questions"
+    sources = []
+    for i in (0, 1):
+        questions.nth(i).click()
+        page.get_by_text("The sample", exact=True).wait_for(timeout=30_000)
+        page.wait_for_function(
+            "seen => { const i = document.querySelector('img.wb-picture'); return i && i.complete && i.src !== seen }",
+            arg=sources[-1] if sources else "",
+            timeout=60_000,
+        )
+        sources.append(page.query_selector("img.wb-picture").get_attribute("src"))
+    assert sources[0] != sources[1] and all(s.startswith("data:image/png;base64,") for s in sources)
+    page.get_by_text("This map in numbers").first.wait_for(timeout=120_000)
