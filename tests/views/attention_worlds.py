@@ -85,8 +85,8 @@ def capture(
     arrays = {"queries": asked.astype(np.int64), "token_ids": np.arange(n)}
     stored = encode(rows, store)
     for ending, array in stored.items():
-        arrays[f"rows{ending}"] = array
-        axes[f"rows{ending}"] = axes["rows"][: array.ndim]
+        arrays[f"rows{ending}"] = array = np.atleast_1d(array)  # the number of keys is no scalar in a file
+        axes[f"rows{ending}"] = [*axes["rows"][:3], *(f"part{i}" for i in range(4))][: array.ndim]
     if with_pictures:
         arrays["pictures"] = pictures(frames, *places.frame_size[::-1])
         axes["pictures"] = ["clip_frame", "y", "x", "rgb"]
@@ -100,6 +100,7 @@ def capture(
         "frames": {"indices": list(range(frames)), "timestamps": list(places.timestamps_s)},
         "token_map": places.to_json(),
         "layers": list(range(layers)),
+        "store": store,
         "heads": "mean" if mean else list(range(heads)),
         "tokens": ["<visual>"] * (n - len(text)) + texts,
     }

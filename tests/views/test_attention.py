@@ -29,7 +29,7 @@ from workbench.views.payload import size_of, unpack
 BOX = Box(8, 8, 24, 16, 1, 2)
 
 
-@pytest.mark.parametrize("store", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("store", ["float32", "float16", "uint8", "topk"])
 def test_statistics_are_those_of_the_probes(store):
     capture = worlds.capture(5, 2, 3, store=store, sink=6, seed=4)
     reading = Reading(capture, [BOX])

@@ -281,7 +281,9 @@ class AttentionView(View):
             if one.sinks is not None and np.isfinite(numbers["sink_mass"]):
                 text += f"; {numbers['sink_mass']:.1%} on {int(one.sink_tokens[layer].sum())} sink tokens"
             said.append(text + ".")
-        said.append("These are exact values of one conversation, not estimates.")
+        said.append(
+            f"These are values of one conversation, not estimates; rows {payload.precision(self.reading)}."
+        )
         if self.effects is not None:
             said.append(self.effects.words())
         return " ".join(said)

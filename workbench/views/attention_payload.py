@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.captures.rows import stated_error
 from workbench.models.tokenmap import KINDS
 from workbench.probes.boxes import Box
 from workbench.views.attention_reading import STATISTICS, Reading
@@ -121,6 +122,12 @@ def carried_words(sides: Sides, carried: list[tuple[int, int, int]], token: str)
     return f"An exported page carries single heads for “{token}” only: {said}."
 
 
+def precision(reading: Reading) -> str:
+    """How exact the capture's rows are, as it states itself."""
+    store = reading.capture.meta.get("store")
+    return stated_error(store) if store else "as the capture keeps them"
+
+
 def state(
     sides: Sides, names: dict[str, str], notes: list[str], picks: dict[str, Any], limit: int
 ) -> dict[str, Any]:
@@ -140,6 +147,7 @@ def state(
         "tokens": tokens,
         "statistics": [{"key": s.key, "title": s.title, "meaning": s.meaning} for s in STATISTICS],
         "start": {key: picks[key] for key in ("query", "layer", "head")},
+        "precision": precision(reading),
         "strip": None,
         "queries": {},
     }

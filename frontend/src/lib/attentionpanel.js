@@ -70,7 +70,7 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
   const bars = frameBars({ frames: strip.frames, times: strip.times, names: strip.names, unit: "Attention", choose: toFrame });
   const columns = both ? ["before", "after", "change (points)"] : [sides[0].name];
   const rows = [...statistics.slice(0, 1), { key: "text", title: "mass on text", meaning: "all that does not lie on the frames" }, ...statistics.slice(1), { key: "chance", title: "the box's share of the area", meaning: "what even attention would give it" }];
-  const numbers = numberTable("This map in numbers: exact values of one conversation, not estimates", columns, rows);
+  const numbers = numberTable(`This map in numbers: values of one conversation, not estimates; rows ${data.precision}`, columns, rows);
 
   // layers x heads
   const statSelect = select("Colour the grid by", statistics.map((/** @type {any} */ s, /** @type {number} */ i) => [String(i), s.title]), "0", (i) => ((statistic = Number(i)), colourGrid()));
@@ -96,13 +96,15 @@ export function attentionPanel({ data, place, picks, ask, sample }) {
     if (!bundle) return;
     const { side, layer, head } = now();
     const drawn = statistics[statistic].key === BOX ? box.grid(side) : null;
-    const many = drawn ? [drawn] : side === "difference" ? [maps.statistic(bundle, statistic, side)] : sides.map((/** @type {any} */ s) => maps.statistic(/** @type {any} */ (bundle), statistic, s.key));
-    gridValues = drawn ?? maps.statistic(bundle, statistic, side);
+    const known = bundle;
+    const of = (/** @type {string} */ key) => (drawn ? box.grid(key) : null) ?? maps.statistic(known, statistic, key);
+    gridValues = of(side);
+    const many = side === "difference" ? [gridValues] : sides.map((/** @type {any} */ s) => of(s.key));
     const range = ends(many, side === "difference");
     const colours = side === "difference" ? diverging : sequential;
     table.draw(toBytes(gridValues, range), colours);
     table.move(layer, head);
-    const own = statistics[statistic].key === BOX && picks.get("box") && !drawn ? " (the object's own box)" : "";
+    const own = statistics[statistic].key === BOX && picks.get("box") && !drawn ? " (the object's own box)" : drawn ? " (the drawn box)" : "";
     gridBar.show(colours, range, statistics[statistic].title + own + (side === "difference" ? ", after − before" : both ? ", same scale before and after" : ""));
     meaning.textContent = `${statistics[statistic].title}: ${statistics[statistic].meaning}. The mean over heads counts as a map of its own.`;
   }

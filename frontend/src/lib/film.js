@@ -291,7 +291,7 @@ export function film(what) {
     scroll,
   );
   const sized = new ResizeObserver(() => {
-    const width = Math.floor(scroll.clientWidth);
+    const width = Math.floor(scroll.clientWidth) - 8; // room for the focus ring
     if (width < 40) return;
     const next = stripLayout(frames, aspect, width);
     if (next.width === places.width && next.height === places.height) return;
