@@ -36,7 +36,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def mixed(samples):
-    """2 or 16 frames by skill, some clips too short for it, two files that cannot be read, and the images."""
+    """2 and 16 frames in turn, some clips too short for 16, two files that cannot be read, and the images."""
     rows = []
     for i, sample in enumerate(samples):
         if not sample.is_video:
@@ -44,7 +44,7 @@ def mixed(samples):
         elif i < 2:
             rows.append((sample.id, 0, 0, 0, "keywords", "failed: truncated"))
         else:
-            asked, there = (16 if sample.skill in ("order", "brief") else 2), (5 if i % 3 == 0 else 32)
+            asked, there = (2, 16)[i % 2], (32, 32, 32, 5)[i % 4]
             rows.append((sample.id, asked, there, min(asked, there), "keywords", f"rule {sample.skill}"))
     return plan_of(rows)
 

@@ -123,7 +123,8 @@ def test_a_study_without_flips_one_that_runs_and_a_base_alone_stay_usable(tmp_pa
     assert "Only the base has been scored so far" in base.words()
     for one in (none, running, quick, base):
         assert one.save(tmp_path / "still.svg").stat().st_size > 5000
-        assert len(render(one)) > 10_000 and len(one.data()) > 0
+        assert len(one.data()) > 0
+    assert "Only the base has been scored so far" in render(base)
     shutil.rmtree(directory / "runs" / "base-s0" / "scores")
     with pytest.raises(StudyError, match="no run in it has any scores"):
         ScoreView(directory)
@@ -174,7 +175,8 @@ def test_choosing_a_flip_shows_what_both_models_attend_to_and_says_why_where_it_
     assert settled(flips, row["look"]).startswith("Below")
     (shown,) = attention.data["choices"].values()
     assert attention.picks["sample"] == row["look"] and list(attention.data["choices"]) == [row["look"]]
-    assert shown["sides"] == ["before", "after"] and shown["strip"]["frames"] == row["frames"] == 2
+    assert {side["key"] for side in shown["sides"]} == {"before", "after"}
+    assert shown["strip"]["frames"] == row["frames"] == 2
     answer = view.attention.answer({"sample": row["look"], "query": attention.picks["query"]})
     assert {"before", "after"} <= set(answer)
     assert (directory / "runs/base-s0/captures").is_dir() and (
