@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { interval } from "../src/gradients.js";
-import { aligned, entry, markOf, rangeOf } from "../src/lib/cells.js";
+import { aligned, entry, inkOn, markOf, rangeOf } from "../src/lib/cells.js";
 
 test("a diverging scale is as long on both sides and its centre is its middle colour", () => {
   const range = rangeOf([0.1, -0.4, NaN], 0);
@@ -18,6 +18,15 @@ test("what is missing has no colour, no mark and no number", () => {
   assert.equal(interval([NaN, NaN, NaN]), "missing");
   assert.equal(interval([0.5, NaN, NaN]), "0.5 [no interval]");
   assert.deepEqual(rangeOf([NaN], 0), { low: -1, high: 1 });
+});
+
+test("ink stands out on every colour", () => {
+  const light = (rgb) => rgb.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  for (let i = 0; i < 4096; i++) {
+    const rgb = [i & 15, (i >> 4) & 15, i >> 8].map((c) => c * 17);
+    const contrast = inkOn(rgb) === "#000" ? (light(rgb) + 0.05) / 0.05 : 1.05 / (light(rgb) + 0.05);
+    assert.ok(contrast >= 4.5, `${rgb}: ${contrast}`);
+  }
 });
 
 test("a mark says on which side of the centre the whole interval lies", () => {

@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser import chromium, needs_browser
 from tests.probes.test_fusion_probe import awake, shown
+from tests.views.axe import needs_axe, violations
 from tests.views.transport import assert_text_only, messages
 from workbench.captures import Capture, CaptureError
 from workbench.models.tempflex.fusion_ops import aliased_frequencies
@@ -264,3 +265,11 @@ def test_the_page_is_used_from_disk_by_keyboard(captures, tmp_path):
         )
         assert page.evaluate("document.documentElement.scrollWidth") <= 1100
     assert not problems
+
+
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_serious_barrier(captures, tmp_path, scheme):
+    path = FusionView(captures["release"], captures["before"]).to_html(tmp_path / "page.html")
+    with chromium() as browser:
+        assert violations(browser, path, scheme) == []

@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser import chromium, needs_browser
 from tests.training.studies import world
+from tests.views.axe import needs_axe, violations
 from tests.views.transport import assert_text_only, messages
 from workbench.captures import Capture, CaptureError
 from workbench.errors import WorkbenchError
@@ -162,6 +163,11 @@ def test_data_is_tidy_and_words_and_caption_say_n(captures):
     )
 
 
+def test_one_before_another_stands_first(captures):
+    assert list(GradientView(captures["after"], captures["before"]).captures) == ["before", "after"]
+    assert list(GradientView(captures["after"], captures["after"]).captures) == ["after (before)", "after"]
+
+
 def test_bad_input_is_named(captures):
     foreign = Capture("fusion", {}, {})
     view = GradientView({"good": captures["before"], "odd": foreign})
@@ -251,3 +257,13 @@ def test_the_page_is_used_from_disk_by_keyboard(captures, tmp_path):
         assert page.locator(".plotly").count() == 1
         assert page.evaluate("document.documentElement.scrollWidth") <= 1100
     assert not problems
+
+
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_serious_barrier(captures, tmp_path, scheme):
+    path = GradientView({"before": captures["before"], "least": captures["least"]}).to_html(
+        tmp_path / "page.html"
+    )
+    with chromium() as browser:
+        assert violations(browser, path, scheme) == []

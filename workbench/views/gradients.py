@@ -1,6 +1,7 @@
 """``GradientView``: do video gradients help or hurt the image skill, in which module, at how many frames, in which frame?
 
     GradientView(capture)                                   # kind "gradients" (docs/formats.md)
+    GradientView(after, before)
     GradientView({"before": first, "half way": second, "after": third})
 
 Needs no torch.
@@ -32,6 +33,7 @@ class GradientView(View):
 
     Args:
         captures: kind ``gradients``, one, or several by title. Captures of another kind are left out, and named.
+        before: one more, shown first: of an earlier checkpoint.
         statistic, metric: shown first; the others are a choice away.
         groups: only these module groups, for models with very many.
 
@@ -43,12 +45,16 @@ class GradientView(View):
     def __init__(
         self,
         captures: Capture | Mapping[str, Capture],
+        before: Capture | None = None,
         *,
         statistic: str = "cos",
         metric: str = "plain",
         groups: Sequence[str] | None = None,
     ) -> None:
         given = {_name(captures): captures} if isinstance(captures, Capture) else dict(captures)
+        if before is not None:
+            first = _name(before)
+            given = {first if first not in given else f"{first} (before)": before} | given
         if not given:
             raise WorkbenchError("show gradients", "there is no capture", "Give one of kind gradients")
         self.captures = {title: c for title, c in given.items() if c.kind == "gradients"}

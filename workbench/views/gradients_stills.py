@@ -97,13 +97,15 @@ def _heat(
     axes.set_facecolor("#eceef1")
     for (row, col), value in np.ndenumerate(values[..., 0]):
         red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
-        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+        light = float(np.dot((0.2126, 0.7152, 0.0722), np.power((red, green, blue), 2.2)))
         text = (
             "–"
             if np.isnan(value)
             else f"{_mark(values[row, col], about['centre'])}{value:.2f}".replace("-", "−")
         )
-        axes.text(col, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.text(
+            col, row, text, ha="center", va="center", fontsize=7, color="black" if light > 0.179 else "white"
+        )
     axes.set(xticks=range(len(names)), yticks=range(len(groups)))
     axes.set_xticklabels(names, fontsize=8)
     axes.set_yticklabels(groups, fontsize=8)

@@ -34,6 +34,16 @@ export function markOf(low, high, centre) {
 }
 
 /**
+ * Black or white, whichever stands out more (WCAG's relative luminance): at least 4.5 : 1 on any colour.
+ *
+ * @param {number[]} rgb 0 .. 255
+ */
+export function inkOn(rgb) {
+  const [r, g, b] = rgb.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+
+/**
  * All numbers of a table with as many decimals: three digits of the scale's end.
  *
  * @param {number} value
@@ -59,11 +69,10 @@ export function cells({ label, caption, rowTitle, rows, cols, split = -1, table,
     const pixel = table[entry(value(r, c), range)];
     const rgb = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
     const there = Number.isFinite(value(r, c));
-    const dark = (0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]) / 255 < 0.5;
     return h("td", {
-      role: "gridcell", tabindex: "-1", title: words(r, c), "aria-label": words(r, c),
+      role: "gridcell", tabindex: "-1", title: words(r, c),
       class: `wb-cell${there ? "" : " wb-missing"}${c === split ? " wb-apart" : ""}`,
-      style: there ? `background:rgb(${rgb.join(",")});color:${dark ? "#fff" : "#000"}` : null,
+      style: there ? `background:rgb(${rgb.join(",")});color:${inkOn(rgb)}` : null,
       onclick: () => go(r, c, true),
     }, text(r, c));
   }));
