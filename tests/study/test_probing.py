@@ -29,6 +29,13 @@ PROBES = {
     "spread": {"probe": "scatter", "at": [0.25, 1.0], "suite": "image", "limit": 3},
     "frames": {"probe": "atlas", "suite": "video", "limit": 1, "frames": [2, 4], "queries": "predict"},
     "lens": {"probe": "fusion", "frames": [2], "videos": 2, "images": 2},
+    "rows": {
+        "probe": "attention", "at": [0.5, 1.0], "suite": "video", "limit": 1, "frames": [2], "store": "topk",
+    },
+    "cut": {"probe": "knockout", "suite": "video", "limit": 1, "frames": [2], "windows": "all"},
+    "parts": {
+        "probe": "attribution", "suite": "video", "limit": 1, "frames": [2], "rankings": ["attention", "knockout"],
+    },
 }  # fmt: skip
 
 
@@ -59,13 +66,19 @@ def test_captures_are_made_on_the_way_and_at_the_end(probed):
     } <= names
     assert "lens-stage-sft" in names and sum(name.startswith("frames-stage-sft-f") for name in names) == 2
     captures = {path.stem: Capture.load(path) for path in complete(run)}
+    kinds = {}
+    for name, capture in captures.items():
+        kinds.setdefault(name.split("-")[0], []).append((capture.kind, capture.meta["checkpoint"]["name"]))
+        assert capture.meta["asked"]["probe"] == PROBES[name.split("-")[0]]["probe"]
+    assert sorted(kinds["rows"]) == [("attention_rows", "stage-sft"), ("attention_rows", "step-000004")]
+    assert kinds["cut"] == [("knockout", "stage-sft")] and kinds["parts"] == [("attribution", "stage-sft")]
     early, late = captures["conflict-step-000006"].meta, captures["conflict-stage-sft"].meta
     assert early["checkpoint"]["sha256"] is None and early["checkpoint"]["step"] == 6
     assert len(late["checkpoint"]["sha256"]) == 64 and late["metrics"] == ["plain", "adam"]
     assert late["asked"]["pairs"] == 2 and late["recipe_hash"] == Run.open(run).meta["recipe_hash"]
     told = [event for event in Run.open(run).events() if event["kind"] == "probed"]
     assert sorted(e["name"] for e in told) == sorted(
-        ["conflict", "conflict", "spread", "spread", "frames", "lens"]
+        ["conflict", "conflict", "spread", "spread", "frames", "lens", "rows", "rows", "cut", "parts"]
     )
 
 
