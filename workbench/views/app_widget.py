@@ -175,6 +175,7 @@ class _Panel(_Part):
         wanted = [found for found in self.found if self.sample.value in (ANY, found.sample)]
         self._quiet = True
         self.capture.options = [(found.label, found) for found in wanted]
+        self.capture.value = wanted[0]
         self._quiet = False
         self._offer_before()
 

@@ -65,13 +65,11 @@ def below(folder: Path) -> list[Entry]:
     """Studies (each before its runs) and single runs at or below ``folder``, two folders deep; damaged ones too."""
     found: list[Entry] = []
     for path in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
-        if (path / "study.json").is_file():
+        if (path / "study.json").is_file() or (path / "job" / "job.json").is_file():
             runs = [_run(run, path) for run in sorted(p.parent for p in path.glob(f"runs/*/{META}"))]
             found += [_study(path, runs), *runs]
         elif (path / META).is_file():
             found.append(_run(path, None))
-        elif (path / "job" / "job.json").is_file():  # submitted, and has not written a study yet
-            found.append(Entry(path.name, "job", "starting", path))
     return found
 
 
@@ -102,17 +100,21 @@ def jobs_of(machine: str) -> list[Entry]:
 
 
 def _study(path: Path, runs: Sequence[Entry]) -> Entry:
+    job = (path / "job" / "job.json").is_file()
     try:
         planned = json.loads((path / "study.json").read_text("utf-8")).get("tasks") or []
+    except FileNotFoundError:  # a job that has not begun its study yet
+        planned = list(runs)
     except (OSError, ValueError) as error:
         return Entry(path.name, "study", "unreadable", path, path, error=f"study.json: {error}")
     done = sum(run.state == "finished" for run in runs)
     states = {run.state for run in runs}
     rest = next(
-        (s for s in ("running", "failed", "lost", "interrupted", "unreadable") if s in states), "waiting"
+        (s for s in ("running", "failed", "lost", "interrupted", "unreadable") if s in states),
+        "starting" if job else "waiting",
     )
     state = "finished" if done == len(planned) and done else rest
-    kind = "job" if (path / "job" / "job.json").is_file() else "study"
+    kind = "job" if job else "study"
     captures = sum(run.captures for run in runs)
     return Entry(path.name, kind, state, path, path, f"{done} of {len(planned)} runs", captures=captures)
 

@@ -37,7 +37,7 @@ class MonitorShown:
         self.widgets = {"state": self.state, "curves": self.plot}
         self.curves = MonitorFigure(self.plot.widget)
         self._view, self._quiet = view, False
-        wide = ipywidgets.Layout(width="auto")
+        wide = {"width": "auto"}  # a mapping: each widget gets a layout of its own, which may be hidden alone
         self.runs = ipywidgets.Dropdown(options=[ALL], description="Show:", layout=wide)
         self.runs.observe(lambda change: self._choose(change["new"]), "value")
         button = functools.partial(ipywidgets.Button, layout=wide)
