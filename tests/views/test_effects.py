@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -277,6 +279,12 @@ def test_the_largest_map_keeps_a_state_that_a_notebook_bears():
     assert view.looked is not None, view.notes
     assert size_of([jsonable(piece.data) for piece in view.pieces() if hasattr(piece, "data")]) < STATE_LIMIT
     assert assert_text_only(view.widget) and own_bytes(view) < STATE_LIMIT
+
+
+def test_captures_are_shown_without_torch():
+    code = "import sys, workbench.views.atlas, workbench.views.effects; print('torch' in sys.modules, 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 @needs_browser
