@@ -113,6 +113,10 @@ def test_a_study_beside_is_found_again_and_other_frames_are_another_one(executed
         beside(study, "wrong", {"x": {"policy": "sometimes"}})
     with pytest.raises(WorkbenchError, match="no-such-arm"):
         beside(study, "wrong", {"no-such-arm": None})
+    assert {p.name for p in in_small_trap.iterdir()} == before, "what does not validate leaves nothing behind"
+    bare = study.recipe.model_copy(update={"arms": {}})
+    with pytest.raises(WorkbenchError, match="no arm"):
+        beside(type(study)(bare, study.directory, study.root, (), []), "wrong", {})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ frames, or a base trained again, make another folder, and what is there already 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.errors import WorkbenchError
+from workbench.errors import RecipeError, WorkbenchError
 from workbench.recipe import Recipe, load_recipe, to_yaml
 from workbench.runs.checkpoints import complete
 from workbench.study.contrasts import Contrast, measure_skills
@@ -48,10 +49,16 @@ def beside(
         seeds: default those of the study.
 
     Raises:
-        WorkbenchError: the base is not finished, or there is one base for every seed.
+        WorkbenchError: the base is not finished, every seed has a base of its own, or the recipe has no arms.
         RecipeError: arms that do not validate.
     """
     recipe = study.recipe
+    if not recipe.arms:
+        raise WorkbenchError(
+            f"train arms beside {recipe.name}",
+            "its recipe has no arm to take the stage from",
+            "Use a study with arms",
+        )
     there = json.loads((study.directory / "study.json").read_text(encoding="utf-8"))["seeds"]
     wanted = tuple(there if seeds is None else seeds)
     bases = {base_seed(recipe, seed) for seed in wanted}
@@ -77,7 +84,13 @@ def beside(
     asked = directory / ASKED
     # validated under the name of its directory, where `workbench study` will put it
     asked.write_text(json.dumps(content | {"name": directory.name}, indent=1), encoding="utf-8")
-    loaded = load_recipe(asked)
+    try:
+        loaded = load_recipe(asked)
+    except RecipeError:
+        asked.unlink()
+        with contextlib.suppress(OSError):  # something else lies in it
+            directory.rmdir()
+        raise
     asked.write_text(to_yaml(loaded), encoding="utf-8")
     argv = [sys.executable, "-m", "workbench.cli", "study", str(asked), "--out", str(folder)]
     return LiveStudy(loaded, directory, study.root, make_tasks(loaded), argv).start()
@@ -108,7 +121,13 @@ def _content(
                 chosen[needed] = own[needed]
             continue
         stage = {**template["stages"][-1], "frames": dict(frames)}
-        chosen[name] = {**template, "title": frames_title(frames), "stages": [stage]}
+        plain: dict[str, Any] = {
+            "measure": None,
+            "first_seed_only": False,
+            "shown": True,
+            "needs": [],
+        }  # it may be a pilot
+        chosen[name] = {**template, **plain, "title": frames_title(frames), "stages": [stage]}
     content |= {"arms": chosen, "stages": [], "seeds": list(seeds), "quick": None, "probes": {}}
     content["title"] = f"beside {recipe.title or recipe.name}"
     content["model"] = {"checkpoint": str(model)}
