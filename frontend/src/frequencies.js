@@ -79,7 +79,7 @@ function render({ model, el }) {
       const one = release ? gains(frequencies, 1)[0] : side.gains["1"]?.[picks.get("layer")]?.[0];
       const still = one === undefined ? "At F = 1: not captured." : `At F = 1 (a still image): ${number(one)}.`;
       const drawn = values ? bars(values, title) : h("p", { class: "wb-note" }, `Not captured at ${frames} frames: the paper's gain depends on the weights. Counts in the capture: ${Object.keys(side.gains).join(", ") || "none"}.`);
-      return [h("div", { class: "wb-box" }, h("h4", {}, title), drawn, h("p", { class: "wb-caption" }, still))];
+      return [h("div", { class: "wb-part" }, h("h4", {}, title), drawn, h("p", { class: "wb-caption" }, still))];
     });
     out.replaceChildren(h("p", {}, summary), ...rows, h("details", {}, h("summary", {}, "As a table"), list), h("div", { class: "wb-columns" }, ...gain));
     say(`${summary} ${found.filter((fate) => fate.kind !== "own").map((fate) => `${fate.w}: ${BADGES[fate.kind](fate)}`).join("; ")}`);

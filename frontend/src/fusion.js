@@ -9,7 +9,7 @@ import { reel } from "./lib/reel.js";
 import { spread } from "./lib/spread.js";
 import { triangle } from "./lib/ternary.js";
 
-const TAPS = ["frame f − 1", "frame f", "frame f + 1"];
+const TAPS = ["f − 1", "f", "f + 1"];
 const percent = (/** @type {number} */ share) => `${number(100 * share)}%`;
 
 /** @param {import("./lib/types.js").Context} context */
@@ -162,8 +162,8 @@ function render({ model, el }) {
       const { data: bytes, low, high } = await unpack(base[key]);
       const table = tables[/** @type {"sequential"} */ (kind)];
       const patches = side.rows * side.cols;
-      const film = reel({ label: `${title}, ${side.title}`, frames: 3, rows: side.rows, cols: side.cols, names: TAPS, wide: 230,
-        words: (f, p) => `tap on ${TAPS[f]}, ${patchName(side, p)}: ${number(valueOf(bytes[f * patches + p], { low, high }))}`, choose: (_, place) => choose({ place }) });
+      const film = reel({ label: `${title}, ${side.title}`, frames: 3, rows: side.rows, cols: side.cols, names: TAPS, wide: 200,
+        words: (f, p) => `tap on frame ${TAPS[f]}, ${patchName(side, p)}: ${number(valueOf(bytes[f * patches + p], { low, high }))}`, choose: (_, place) => choose({ place }) });
       film.draw(bytes, table);
       parts.push(box(title, film.whole, scale(table, low, high, "")));
     }
@@ -197,10 +197,10 @@ function render({ model, el }) {
   }
 
   /** @param {string} title @param {...Node} parts */
-  const box = (title, ...parts) => h("div", { class: "wb-box" }, h("h4", {}, title), ...parts);
+  const box = (title, ...parts) => h("div", { class: "wb-part" }, h("h4", {}, title), ...parts);
 
   /** The same, as wide as its column. @param {string} title @param {...Node} parts */
-  const wide = (title, ...parts) => h("div", { class: "wb-box wb-wide" }, h("h4", {}, title), ...parts);
+  const wide = (title, ...parts) => h("div", { class: "wb-part wb-wide" }, h("h4", {}, title), ...parts);
 
   /** A colour scale in words and colours. @param {Uint32Array} table @param {number} low @param {number} high @param {string} unit */
   function scale(table, low, high, unit) {

@@ -47,13 +47,16 @@ def fusion_effects(captures: Mapping[str, Capture]) -> go.Figure:
             if not len(part):
                 continue
             trace = inside.estimates(title, look[title], part, x, column == 1)
-            if column == 2:
-                trace.update(line={"dash": ("solid", "dash", "dot", "dashdot")[layer % 4]})
-                if len(layers) > 1:
-                    trace.update(
-                        name=f"{title}, layer {layer}", showlegend=True, legendgroup=f"{title}/{layer}"
-                    )
-                    trace.update(marker={"symbol": MARKERS[layer % len(MARKERS)]})
+            trace.update(
+                line={"dash": "solid" if column == 1 else ("solid", "dash", "dot", "dashdot")[layer % 4]}
+            )
+            if (
+                column == 2 and len(layers) > 1
+            ):  # shape and dash: the layer; open or filled, and colour: the checkpoint
+                hollow = "-open" if i < len(tables) - 1 else ""
+                name = f"{title}, layer {layer}"
+                trace.update(name=name, showlegend=True, legendgroup=f"{title}/{layer}")
+                trace.update(marker={"symbol": MARKERS[layer % len(MARKERS)] + hollow})
             trace.update(
                 customdata=[f"n = {n}" for n in part["n"]],
                 hovertemplate="%{y:.3g} (%{customdata})<extra>%{fullData.name}</extra>",
