@@ -179,3 +179,13 @@ def test_the_plane_says_which_questions_its_lines_use(tmp_path):
 def test_a_report_that_cannot_be_written_is_one_clear_error(tmp_path):
     with pytest.raises(StudyError, match="--out"):
         build_report(study("quick"), tmp_path / "no" / "such" / "folder.html")
+
+
+def test_samples_that_flipped_are_listed_with_their_counts(page):
+    from workbench.views.flips import flips_at
+
+    flips = flips_at(loaded("effect"), "fixed-16", 240)
+    assert f"Fixed 16: {flips.sentence('image')}; {flips.sentence('video')}" in page.text
+    lost = flips.questions("lost")
+    assert f"Fixed 16: right → wrong, the first 20 of {len(lost)} questions" in page.text
+    assert all(name in page.text for name in lost["sample_id"].head(20))
