@@ -53,6 +53,6 @@ def small_study() -> Path:
     _KEPT.append(tempfile.TemporaryDirectory(prefix="small-study-"))
     folder = Path(_KEPT[0].name)
     made = recipe(folder, seeds=[0], stages=STAGES, arms=ARMS, evaluation=EVALUATION)
-    done = workbench("study", made, "--out", folder, "--no-report")
+    done = workbench("study", made, "--out", folder, "--no-report", timeout=600)
     assert done.returncode == 0, done.stderr
     return folder / RECIPE["name"]
