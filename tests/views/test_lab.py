@@ -90,6 +90,8 @@ def test_a_monitor_of_a_running_job_is_reloaded_and_its_buttons_are_pressed(fold
         run_all(page, address)
         page.wait_for_function(f"({POINTS})() > 0", timeout=60_000)
         first = page.evaluate(POINTS)
+        panels = "() => document.querySelector('.js-plotly-plot')._fullLayout._subplots.cartesian.length"
+        assert page.evaluate(panels) == 6, "panels that are still empty are not drawn"
         page.wait_for_function(f"({POINTS})() > {first} + 20", timeout=60_000)
         wide = "[...document.querySelectorAll('.js-plotly-plot')].every(p => Math.abs(p.clientWidth - p._fullLayout.width) < 2)"
         page.wait_for_function(wide, timeout=20_000)

@@ -19,7 +19,7 @@ SMOOTH, POINTS = 11, 300  # steps of the moving mean; points of one curve at mos
 PANELS = {  # title, x axis, y axis
     "loss": ("Loss", "training step", "nats per answer token"),
     "scores": ("Evaluation, 95% intervals", "step of the arm", "% right, mean over skills"),
-    "frames": ("Frames planned for training", "frames", "% of samples"),
+    "frames": ("Frames planned", "frames", "% of training samples"),
     "rates": ("Learning rates", "training step", "learning rate"),
     "speed": ("Throughput", "training step", "tokens/s"),
     "padding": ("Padding", "training step", "% of places"),

@@ -53,6 +53,8 @@ def empty_figure() -> go.Figure:
             text=EMPTY, name=name, showarrow=False, x=0.5, y=0.5, row=row, col=col,
             xref="x domain", yref="y domain",
         )  # fmt: skip
+        # plotly draws no axes where there is no trace, and what is written there moves into the first panel
+        figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=col)
     row, col = PLACE["frames"]
     figure.update_xaxes(type="category", row=row, col=col)
     margin = {"l": 60, "r": 16, "t": TOP, "b": BOTTOM}
