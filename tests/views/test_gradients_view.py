@@ -29,18 +29,19 @@ COUNTS = (2, 4)
 
 @pytest.fixture(scope="module")
 def captures():
-    """Two models on the same batches of a tiny real world, everything measured; and one with the least."""
+    """Models on batches of a tiny real world: one with everything measured, one with less, one with the least."""
     root, found = world(), {}
     images, videos = (load_source(root / f"train/{name}.jsonl") for name in ("images", "videos"))
     texts = {
         t for s in (*images, *videos) for turn in s.turns for t in (turn.question, turn.answer, *turn.choices)
     }
     with FrameReader() as reader:
-        for title, seed in (("before", 0), ("after", 1)):
+        fewer = {"subspace": 0, "static": False, "map_conflicts": False, "counterfactuals": ("frozen",)}
+        for title, seed, less in (("before", 0, {"subspace": 1}), ("after", 1, fewer)):
             model, processor = new_tempflex("tiny", seed, vocab_texts=sorted(texts), fusion_layers=1)
             model.activate_fusion()
             found[title] = gradient_probe(
-                model, processor, images, videos, reader=reader, frames=COUNTS, pairs=2, batch=2, subspace=1,
+                model, processor, images, videos, reader=reader, frames=COUNTS, pairs=2, batch=2, **less,
                 checkpoint=Checkpoint(title, 10 * seed), seed=3,
             )  # fmt: skip
         found["least"] = gradient_probe(
