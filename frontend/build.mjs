@@ -9,20 +9,25 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = join(here, "../workbench/views/static");
 const entries = (await readdir(join(here, "src"))).filter((name) => /\.(js|css)$/.test(name));
 
-const result = await build({
-  entryPoints: entries.map((name) => join(here, "src", name)),
-  outdir: out,
-  bundle: true,
-  format: "esm",
-  minify: true,
-  charset: "utf8",
-  target: "es2022",
-  legalComments: "none",
-  write: false,
-});
+/** @param {string[]} names @param {"esm" | "iife"} format */
+const bundle = (names, format) =>
+  build({
+    entryPoints: names.map((name) => join(here, "src", name)),
+    outdir: out,
+    bundle: true,
+    format,
+    minify: true,
+    charset: "utf8",
+    target: "es2022",
+    legalComments: "none",
+    write: false,
+  });
+// page.js is a plain script: modules wait until the whole page has been read
+const isPage = (/** @type {string} */ name) => name === "page.js";
+const results = [await bundle(entries.filter((name) => !isPage(name)), "esm"), await bundle(entries.filter(isPage), "iife")];
 
 let stale = 0;
-for (const file of result.outputFiles) {
+for (const file of results.flatMap((result) => result.outputFiles)) {
   const name = file.path.slice(out.length + 1);
   if (process.argv.includes("--check")) {
     const committed = await readFile(file.path, "utf8").catch(() => "");

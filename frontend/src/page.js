@@ -1,13 +1,14 @@
 // Hosts views on an exported page: the modules that run in notebooks, with files for a kernel. No network.
+// Runs while the rest of the page (plotly, what is only asked for later, the table) is still being read: maps need not wait.
 
 /** @typedef {import("./lib/types.js").Model} Model */
-/** @typedef {{ name: string, module?: string, data?: any, picks?: any, answers?: Record<string, any>, plot?: any }} Piece */
+/** @typedef {{ name: string, module?: string, data?: any, picks?: any, plot?: any }} Piece */
 /** @typedef {{ source: string, key: string, target: string, to: string }} Link */
 
 /** A model whose state lives in the page. @implements {Model} */
 export class PageModel {
-  /** @param {Piece} piece */
-  constructor({ data = {}, picks = {}, answers = {} }) {
+  /** @param {{ data?: any, picks?: any, answers?: () => Record<string, any> | Promise<Record<string, any>> }} piece */
+  constructor({ data = {}, picks = {}, answers = () => ({}) }) {
     /** @type {Record<string, any>} */
     this.state = { data, picks };
     this.answers = answers;
@@ -35,12 +36,10 @@ export class PageModel {
     this.listeners.get(event)?.delete(listener);
   }
   /** @param {any} content */
-  send({ asks, question }) {
-    const answer = this.answers[JSON.stringify(question)];
-    const reply = answer === undefined
-      ? { answers: asks, error: "this page does not carry that; open the view in a notebook" }
-      : { answers: asks, answer };
-    queueMicrotask(() => this.#tell("msg:custom", reply));
+  async send({ asks, question }) {
+    const answer = (await this.answers())[JSON.stringify(question)];
+    const error = "this page does not carry that; open the view in a notebook";
+    this.#tell("msg:custom", { answers: asks, ...(answer === undefined ? { error } : { answer }) });
   }
   /** @param {string} event @param {...any} values */
   #tell(event, ...values) {
@@ -50,6 +49,20 @@ export class PageModel {
 
 /** @param {string} id */
 const json = (id) => JSON.parse(document.getElementById(id)?.textContent || "null");
+
+/** When the whole page has been read. */
+const whole = () =>
+  new Promise((resolve) => {
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", () => resolve(undefined), { once: true });
+    else resolve(undefined);
+  });
+
+/** Answers that the page carries for one piece, parsed when the first is asked for. @param {string} name */
+function carried(name) {
+  /** @type {Promise<Record<string, any>> | undefined} */
+  let found;
+  return () => (found ??= whole().then(() => json(`carried-${name}`) ?? {}));
+}
 
 /** Colours of a plotly figure on a light or a dark page. @param {boolean} dark */
 const inks = (dark) => ({
@@ -61,6 +74,7 @@ const inks = (dark) => ({
 /** @param {Piece} piece @param {HTMLElement} el @param {PageModel} model */
 async function draw(piece, el, model) {
   if (piece.plot) {
+    await whole();
     const plotly = /** @type {any} */ (globalThis).Plotly;
     const dark = matchMedia("(prefers-color-scheme: dark)");
     await plotly.newPlot(el, piece.plot.data, piece.plot.layout, { responsive: true, displaylogo: false });
@@ -83,7 +97,7 @@ async function draw(piece, el, model) {
 async function main() {
   /** @type {{ pieces: Piece[], links: Link[] }} */
   const { pieces, links } = json("workbench-page");
-  const models = new Map(pieces.map((piece) => [piece.name, new PageModel(piece)]));
+  const models = new Map(pieces.map((piece) => [piece.name, new PageModel({ ...piece, answers: carried(piece.name) })]));
   for (const { source, key, target, to } of links) {
     const [from, into] = [models.get(source), models.get(target)];
     from?.on("change:picks", () => {
@@ -91,7 +105,7 @@ async function main() {
       if (into && value !== undefined) into.set("picks", { ...into.get("picks"), [to]: value });
     });
   }
-  for (const piece of pieces) {
+  const drawing = pieces.map(async (piece) => {
     const el = /** @type {HTMLElement} */ (document.getElementById(`piece-${piece.name}`));
     const picture = el.querySelector(".wb-static");
     try {
@@ -105,7 +119,8 @@ async function main() {
       note.textContent = `This part could not be drawn (${error}); the picture shows it as it was saved.`;
       el.append(note);
     }
-  }
+  });
+  await Promise.all([...drawing, whole()]);
   document.documentElement.dataset.ready = "true";
 }
 

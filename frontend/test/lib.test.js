@@ -66,7 +66,7 @@ test("closing sends what was not sent yet", () => {
 });
 
 test("a page answers what it carries and says so when it does not", async () => {
-  const model = new PageModel({ answers: { '{"head":3}': { rows: 1 } } });
+  const model = new PageModel({ answers: async () => ({ '{"head":3}': { rows: 1 } }) });
   const { ask, close } = asking(model);
   assert.deepEqual(await ask({ head: 3 }), { rows: 1 });
   await assert.rejects(ask({ head: 4 }), /does not carry/);

@@ -47,6 +47,9 @@ def render(view: View) -> str:
         css=Markup(_asset("views.css")),
         state=Markup(text_of({"pieces": [_state(piece) for piece in pieces], "links": links})),
         modules={name: Markup(_script(_asset(f"{name}.js"))) for name in modules},
+        carried={
+            piece.name: Markup(text_of(_carried(piece))) for piece in pieces if isinstance(piece, Module)
+        },
         plotly=Markup(_script(_plotly())) if any(isinstance(piece, Plot) for piece in pieces) else "",
         page=Markup(_script(_asset("page.js"))),
     )
@@ -60,11 +63,13 @@ def _state(piece: Piece) -> dict[str, Any]:
             "plot": {"data": spec["data"], "layout": spec["layout"]},
             "picks": dict(piece.picks),
         }
-    carried = piece.carried() if piece.carried else []
-    # keys in the order and form of JSON.stringify: page.js looks answers up by the question's text
-    answers = {json.dumps(jsonable(q), ensure_ascii=False, separators=(",", ":")): a for q, a in carried}
-    state = {"name": piece.name, "module": piece.module, "data": piece.data, "picks": piece.picks}
-    return state | {"answers": answers}
+    return {"name": piece.name, "module": piece.module, "data": piece.data, "picks": piece.picks}
+
+
+def _carried(piece: Module) -> dict[str, Any]:
+    """Answers by question, its text in the order and form of JSON.stringify: page.js looks them up by it."""
+    pairs = piece.carried() if piece.carried else []
+    return {json.dumps(jsonable(q), ensure_ascii=False, separators=(",", ":")): a for q, a in pairs}
 
 
 def _csv(view: View) -> Markup:
