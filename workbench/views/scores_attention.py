@@ -72,7 +72,7 @@ class FlipAttention:
             return AttentionView.of_sample(results.directory, look.sample, look.arm, look.seed, look.suite)
         except ImportError as error:
             raise WorkbenchError(
-                f"look at sample {look.sample}", f"{error.name} is not installed", "pip install -e '.[train]'"
+                f"look at sample {look.sample}", f"{error.name} is not installed", "pip install -e ."
             ) from error
 
     # -- the piece ---------------------------------------------------------------------------------
