@@ -241,7 +241,7 @@ class RunBrowser(View):
         return f"{where}; scores: the newest of each suite, mean over skills, no intervals; workbench {__version__}."
 
     def picture(self) -> Figure:
-        rows = [list(entry.row().values()) for entry in self._shown()][:40]
+        rows = [[value[:48] for value in entry.row().values()] for entry in self._shown()][:40]
         figure = stills.figure(10, 0.7 + 0.24 * max(1, len(rows)))
         axes = figure.subplots()
         axes.axis("off")
