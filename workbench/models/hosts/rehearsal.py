@@ -49,7 +49,7 @@ def rehearsal_host(folder: str | Path, texts: Iterable[str] = (), seed: int = 0)
     path = Path(folder)
     tokenizer = _tokenizer(texts)
     config = _config(tokenizer)
-    own = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+    own: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
     own |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     own |= {"size": {"shortest_edge": 16 * 16, "longest_edge": LARGEST}}
     processor = make_processor(config, tokenizer, ProcessorFiles({IMAGE: own, VIDEO: own}))
@@ -85,8 +85,8 @@ def _tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> Any:
-    def mark(name: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(name))
+    def mark(name: str) -> Any:
+        return tokenizer.convert_tokens_to_ids(name)
 
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 2]}
     text = {
