@@ -13,7 +13,9 @@ from tests.views.frontend import FOLDER
 SCRIPT = FOLDER / "node_modules/axe-core/axe.min.js"
 needs_axe = pytest.mark.skipif(
     CHROMIUM is None or not SCRIPT.is_file(),
-    reason=INSTALL if CHROMIUM is None else "no axe-core here: install Node.js 20, then (cd frontend && npm ci)",
+    reason=INSTALL
+    if CHROMIUM is None
+    else "no axe-core here: install Node.js 20, then (cd frontend && npm ci)",
 )
 
 

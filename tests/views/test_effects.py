@@ -251,6 +251,12 @@ def test_another_kind_is_refused_and_changes_below_the_error_are_not_trusted():
     assert "own error" in tiny.words()
 
 
+def test_where_hiding_helps_everywhere_no_block_is_said_to_cost():
+    said = EffectView(effect_worlds.knockout(deltas=1 + np.abs(RISING))).words()
+    assert "costs anything" in said and "gains least" in said and "costs most" not in said
+    assert "costs most" in EffectView(effect_worlds.knockout(deltas=RISING - RISING.max() - 1)).words()
+
+
 @pytest.mark.parametrize(
     "knockout",
     [

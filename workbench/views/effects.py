@@ -107,12 +107,11 @@ class EffectView(View):
         if not np.isfinite(effect).any():
             return [_said("No block is visible to the text behind it.", True)]
         cost = -float(np.nanmax(effect))
-        said = [
-            _said(
-                f"Hiding {self._most(effect)} in {where} costs most: log p(answer) changes by {cost:+.3g} nats from "
-                f"{meta['baseline_logprob']:.3g}.".replace("-", "−")
-            )
-        ]
+        changed = f"log p(answer) changes by {cost:+.3g} nats from {meta['baseline_logprob']:.3g}."
+        ranked = f"Hiding {self._most(effect)} in {where} costs most: "
+        if cost >= 0:
+            ranked = f"Hiding no block in {where} costs anything; {self._most(effect)} gains least: "
+        said = [_said((ranked + changed).replace("-", "−"))]
         error = max(meta.get("max_error") or 0.0, meta.get("replay_error") or 0.0)
         if np.nanmax(np.abs(self.deltas)) < 10 * error:
             said.append(
