@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.browser import chromium, needs_browser
+from tests.browser import chromium, needs_browser, shot
 from tests.notebooks.jupyterlab import PANEL, lab, note
 from tests.notebooks.small import NOTEBOOK, quick_set
 from workbench.study.live import launch
@@ -176,6 +176,7 @@ def test_a_real_jupyterlab_draws_it_without_network(executed, runs, tmp_path):
             "document.querySelectorAll('.jp-RenderedImage img').length == 5", timeout=30_000
         )
         _follow_two_flips(page)
+        shot(page, "lab")
         assert page.get_by_text("Traceback").count() == 0
         assert outside == []
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbclient import NotebookClient
 
-from tests.browser import chromium, needs_browser
+from tests.browser import chromium, needs_browser, shot
 from tests.notebooks.jupyterlab import PANEL, lab, note
 from tests.notebooks.small import ROOT
 
@@ -141,4 +141,4 @@ def test_a_real_jupyterlab_follows_the_curves(home):
             )
         assert page.locator(".js-plotly-plot").first.bounding_box()["width"] > 600  # beside the file browser
         assert page.get_by_text("Traceback").count() == 0 and outside == []
-        page.screenshot(path=str(home / "lab.png"))
+        shot(page, "lab")

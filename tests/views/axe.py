@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import CHROMIUM, INSTALL
+from tests.browser import CHROMIUM, INSTALL, shot
 from tests.views.frontend import FOLDER
 
 SCRIPT = FOLDER / "node_modules/axe-core/axe.min.js"
@@ -28,6 +28,7 @@ def violations(browser: Any, path: Path, scheme: str) -> list[str]:
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]")
     page.wait_for_timeout(300)
+    shot(page, f"{path.stem}-{scheme}")
     page.add_script_tag(content=SCRIPT.read_text("utf-8"))
     found = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -9,6 +9,7 @@ from tests.browser import chromium, needs_browser
 from tests.probes.attention_worlds import world
 from tests.views import attention_worlds, effect_worlds
 from tests.views.axe import needs_axe, violations
+from tests.views.pages import opened
 from tests.views.transport import assert_text_only
 from workbench.captures import Capture
 from workbench.errors import WorkbenchError
@@ -238,14 +239,8 @@ def test_a_page_is_read_by_keyboard_and_its_numbers_are_the_capture_s(tmp_path):
     after, before = effect_worlds.atlas(seed=1), effect_worlds.atlas(seed=2, name="before")
     view = AtlasView(after, before)
     path = view.to_html(tmp_path / "page.html")
-    problems = []
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.context.set_offline(True)
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]")
+        page, problems = opened(browser, path)
         page.get_by_label("Rows").select_option("segments")
         page.get_by_label("Layer").select_option("1")
         page.get_by_label("Head").select_option("2")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser import chromium, needs_browser
 from tests.views import attention_worlds as worlds
+from tests.views import pages
 from tests.views.axe import needs_axe, violations
 from workbench.captures.rows import rows_of
 from workbench.probes.boxes import Box
@@ -50,13 +51,7 @@ def opened(browser, path):
 
 
 def _open(browser, path):
-    problems = []
-    page = browser.new_page(viewport={"width": 1100, "height": 1400})
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.context.set_offline(True)
-    page.goto(path.as_uri())
-    page.wait_for_selector("html[data-ready]")
+    page, problems = pages.opened(browser, path, 1400)
     page.wait_for_selector(".wb-heading:has-text('Layer'), .wb-note:not([hidden])")
     page.wait_for_timeout(150)
     return page, problems

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.browser import chromium, needs_browser
+from tests.views.pages import opened
 from tests.views.transport import assert_text_only, messages
 from workbench.errors import WorkbenchError
 from workbench.views import colours, stills
@@ -144,14 +145,8 @@ def test_a_page_holds_everything_as_text_and_asks_for_nothing():
 @needs_browser
 def test_a_page_opens_from_disk_without_network_and_its_links_work(tmp_path):
     path = Small().to_html(tmp_path / "page.html")
-    problems = []
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.context.set_offline(True)
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]")
+        page, problems = opened(browser, path)
         assert page.inner_text("#piece-flips") == "Click."
         box = page.locator(".plotly .points path").nth(1).bounding_box()
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

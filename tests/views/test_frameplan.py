@@ -12,6 +12,7 @@ from tests.browser import chromium, needs_browser
 from tests.study.studies import study
 from tests.training.studies import world
 from tests.views.axe import needs_axe, violations
+from tests.views.pages import opened
 from tests.views.small_study import small_study
 from tests.views.transport import assert_text_only
 from workbench.errors import WorkbenchError
@@ -175,13 +176,8 @@ def test_on_a_page_examples_are_filtered_by_keyboard(mixed, samples, tmp_path):
     view = FramePlanView(mixed, samples)
     rows = next(p for p in view.pieces() if p.name == "examples").data["rows"]
     path = view.to_html(tmp_path / "page.html")
-    problems = []
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.context.set_offline(True)
-        page.goto(path.as_uri())
+        page, problems = opened(browser, path)
         page.wait_for_selector("#piece-examples tbody")
         assert page.locator("#piece-examples tbody tr").count() == len(rows)
         used = page.locator("#piece-examples select").nth(2)

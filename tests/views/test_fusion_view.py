@@ -10,6 +10,7 @@ import pytest
 from tests.browser import chromium, needs_browser
 from tests.probes.test_fusion_probe import awake, shown
 from tests.views.axe import needs_axe, violations
+from tests.views.pages import opened
 from tests.views.transport import assert_text_only, messages
 from workbench.captures import Capture, CaptureError
 from workbench.models.tempflex.fusion_ops import aliased_frequencies
@@ -225,13 +226,8 @@ def test_no_bytes_travel_and_an_exported_page_carries_every_map(captures):
 @needs_browser
 def test_the_page_is_used_from_disk_by_keyboard(captures, tmp_path):
     path = FusionView(captures["release"], captures["before"]).to_html(tmp_path / "fusion.html")
-    problems = []
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.context.set_offline(True)
-        page.goto(path.as_uri())
+        page, problems = opened(browser, path)
         page.wait_for_selector("#piece-lens .wb-panel canvas")
         canvas = page.locator("#piece-lens .wb-reel canvas").last
         before = canvas.evaluate("c => c.toDataURL()")

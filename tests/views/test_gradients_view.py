@@ -10,6 +10,7 @@ import pytest
 from tests.browser import chromium, needs_browser
 from tests.training.studies import world
 from tests.views.axe import needs_axe, violations
+from tests.views.pages import opened
 from tests.views.transport import assert_text_only, messages
 from workbench.captures import Capture, CaptureError
 from workbench.errors import WorkbenchError
@@ -214,14 +215,8 @@ def test_no_bytes_travel_and_many_checkpoints_of_a_deep_model_stay_below_the_lim
 def test_the_page_is_used_from_disk_by_keyboard(captures, tmp_path):
     capture = captures["before"]
     path = GradientView({"before": capture, "least": captures["least"]}).to_html(tmp_path / "gradients.html")
-    problems = []
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.context.set_offline(True)
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]")
+        page, problems = opened(browser, path)
         grids = page.locator("table[role=grid]")
         assert grids.count() == 2
         chosen = grids.first.locator("td[tabindex='0']")

@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.browser import chromium, needs_browser
+from tests.browser import chromium, needs_browser, shot
 from tests.machines.servers import JupyterServer, running
 from tests.machines.toys import ROOT, end_all, start_toy, step_of, until
 from tests.notebooks.jupyterlab import PANEL, lab, ready, run_all
@@ -67,12 +67,6 @@ def a_study(folder: Path) -> Path:
             scored(run, 40, {"image": [True, True, True, False], "video": [True, False]}, arm)
             run.finish("finished")
     return folder
-
-
-def shot(page: object, name: str) -> None:
-    """Kept where CI asks for it."""
-    if kept := os.environ.get("WORKBENCH_SCREENSHOTS"):
-        page.screenshot(path=str(Path(kept) / f"{name}.png"))  # type: ignore[attr-defined]
 
 
 @pytest.mark.browser

@@ -14,6 +14,7 @@ from tests.browser import chromium, needs_browser
 from tests.study.studies import loaded, study
 from tests.study.synthetic import DEFAULT_ARMS, write_study
 from tests.views.axe import needs_axe, violations
+from tests.views.pages import opened
 from tests.views.small_study import small_study
 from tests.views.transport import assert_text_only
 from workbench.errors import WorkbenchError
@@ -208,16 +209,8 @@ def page_file(tmp_path_factory):
 def test_a_page_is_used_offline_from_point_to_attention(page_file, scheme):
     view, path = page_file
     assert path.stat().st_size < 12_000_000  # 5 of them are plotly
-    problems = []
     with chromium() as browser:
-        context = browser.new_context(
-            viewport={"width": 1100, "height": 900}, color_scheme=scheme, offline=True
-        )
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]")
+        page, problems = opened(browser, path, scheme=scheme)
         page.wait_for_selector("#piece-flips tbody")
         mark = page.evaluate(
             """() => { const plot = document.querySelector("#piece-plane .js-plotly-plot");
@@ -252,7 +245,6 @@ def test_a_page_is_used_offline_from_point_to_attention(page_file, scheme):
         assert "export the page again with to_html(path, attention=8)" in page.inner_text("#piece-flips")
         assert page.locator("img[src=x]").count() == 0, "a question became markup"
         assert page.evaluate("document.documentElement.scrollWidth") <= 1100
-        context.close()
     assert not problems
 
 
