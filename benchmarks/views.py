@@ -10,7 +10,7 @@ not met.
 The capture is made up: 64 frames of 8 x 8 tokens, rows of one answer token in 36 layers and 32 heads, attention drawn from a
 Dirichlet distribution (heavy-tailed, as real attention is), pictures of 128 x 128 pixels. Pages are opened from disk without
 network. Times are taken inside the page by performance.now(), whose 0 is the begin of the navigation: from there (the page,
-with its 3 MB of single heads, has to be read first), and from the begin of the view's render() (the view alone, as in a
+with its 1.5 MB of single heads, has to be read first), and from the begin of the view's render() (the view alone, as in a
 notebook), to the second animation frame after the map was put on a canvas (ours), after all 64 heat maps stood in the page
 (plotly) or after all heads did (CircuitsVis). The median over repeats and the range are printed, and the machine's load, on
 which they depend.

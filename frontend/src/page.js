@@ -107,13 +107,16 @@ async function main() {
   }
   const drawing = pieces.map(async (piece) => {
     const el = /** @type {HTMLElement} */ (document.getElementById(`piece-${piece.name}`));
+    /** @type {HTMLElement | null} */
     const picture = el.querySelector(".wb-static");
+    if (picture) picture.hidden = true; // not drawn first only to be replaced
     try {
       const place = document.createElement("div");
       el.append(place);
       await draw(piece, place, /** @type {PageModel} */ (models.get(piece.name)));
       picture?.remove();
     } catch (error) {
+      if (picture) picture.hidden = false;
       const note = document.createElement("p");
       note.className = "wb-note";
       note.textContent = `This part could not be drawn (${error}); the picture shows it as it was saved.`;

@@ -202,6 +202,21 @@ def test_hub_names_and_data_to_be_made_are_notes(tmp_path, monkeypatch):
     made.write_text(yaml.safe_dump(text))
     notes = submit.check_inputs(load_recipe(made), tmp_path)
     assert len(notes) == 2 and "workbench data make glyphworld" in notes[0] and "downloaded" in notes[1]
+    text["model"] = {"checkpoint": "someone/model"}
+    made.write_text(yaml.safe_dump(text))
+    assert "downloaded" in submit.check_inputs(load_recipe(made), tmp_path)[1]
+
+
+def test_a_checkpoint_of_a_run_starts_a_recipe(tmp_path):
+    """By its own folder, which holds the model in ``model``, as the study's own check takes it."""
+    from workbench.recipe import load_recipe
+
+    (tmp_path / "step-1" / "model").mkdir(parents=True)
+    (tmp_path / "step-1" / "model" / "config.json").write_text("{}")
+    text = yaml.safe_load(recipe(tmp_path, model={"checkpoint": "step-1"}).read_text())
+    text["data"] |= {"root": str(tmp_path / "new"), "make": "glyphworld --seed 1"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(text))
+    assert len(submit.check_inputs(load_recipe(tmp_path / "r.yaml"), tmp_path)) == 1
 
 
 def test_a_taken_name_is_refused(tmp_path, study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from workbench.machines.job import (
     root_of,
 )
 from workbench.machines.processes import MARK
+from workbench.models import model_folder
 from workbench.recipe import Recipe, load_recipe, recipe_hash, to_yaml
 from workbench.runs.events import utc_now
 from workbench.runs.files import RunError, check_name, disk_guard, is_disk_full, pretty_json, write_atomic
@@ -38,7 +40,8 @@ from workbench.runs.status import read_heartbeat
 from workbench.runs.supervised import ATTEMPT
 
 ROOM = 64 << 20  # bytes that must be free beside what the weights need
-MAKING_S = 5.0  # a job's directory and its supervisor's first sign of life take less
+MAKING_S = 30.0  # a job's directory takes far less; the maker of one that takes longer was killed
+STARTING = "start.lock"  # held while a supervisor is being started
 COPIES = 3  # of the weights a checkpoint needs room for: themselves and Adam's two moments
 
 
@@ -71,7 +74,8 @@ def submit(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if (answered := _answered_before(study, request)) is None:
             raise
         return answered
-    return {"job": name, "pid": start(study), "notes": notes}
+    # the same request beside us may find the job made and start it before we do
+    return {"job": name, "pid": _start_once(study), "notes": notes}
 
 
 def resume(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -119,19 +123,10 @@ def _answered_before(study: Path, request: dict[str, Any]) -> dict[str, Any] | N
 
 def _start_once(study: Path) -> int:
     """The pid of the job's supervisor, started unless the first of two equal requests did, or does, that."""
-    beat = read_heartbeat(study / FOLDER)
-    if "pid" in beat:
-        return int(beat["pid"])
-    try:
-        return start(study)
-    except WorkbenchError:  # its lock is held by the other one
-        until = time.monotonic() + MAKING_S
-        while "pid" not in beat:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-            beat = read_heartbeat(study / FOLDER)
-        return int(beat["pid"])
+    with (study / FOLDER / STARTING).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the other one's supervisor has given its first sign of life
+        beat = read_heartbeat(study / FOLDER)
+        return int(beat["pid"]) if "pid" in beat else start(study)
 
 
 # -- before anything starts --------------------------------------------------------------------------------
@@ -182,9 +177,9 @@ def check_inputs(recipe: Recipe, workdir: Path) -> list[str]:
         if value is None:
             continue
         path = workdir / Path(value).expanduser()
-        if (path / "config.json").is_file():
+        if (model_folder(path) / "config.json").is_file():
             continue
-        if path.exists() or key == "checkpoint" or value.startswith((".", "/", "~")) or value.count("/") != 1:
+        if path.exists() or value.startswith((".", "/", "~")) or value.count("/") != 1:
             found = f"{path} {'has no config.json' if path.is_dir() else 'does not exist here'}"
             todo = "Copy the weights there, or correct the path"
             raise CheckpointError(asked, found, todo, f"model.{key}")

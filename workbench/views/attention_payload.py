@@ -22,7 +22,7 @@ from workbench.views.colours import tables
 from workbench.views.film import pictures_of
 from workbench.views.payload import HIDDEN, STEPS, pack, size_of
 
-HEADS_LIMIT = 3_000_000  # bytes of single heads that an exported page carries
+HEADS_LIMIT = 1_500_000  # bytes of single heads that an exported page carries
 Sides = dict[str, Reading]  # "after" and, where there is one, "before"
 
 
