@@ -65,7 +65,7 @@ async function render({ model, el }) {
   el.append(h("div", { class: "wb" },
     ...notes.map((/** @type {string} */ note) => h("p", { class: "wb-note" }, note)), verdicts, frame.whole,
     ...[effectMap, massMap, scoreMap].filter(Boolean).map((map) => (map.said.classList.add("wb-sr"), map.said)), h("div", { class: "wb-beside" }, figure, cell),
-    data.agreements.length && table({
+    data.agreements.length > 0 && table({
       caption: "Spearman's rank correlation with the knockout over blocks [95% interval, blocks resampled], permutation p; one sample, and p not corrected for their number",
       columns: [{ key: "what", title: "ranking" }, { key: "window", title: "knockout in" }, { key: "rho", title: "correlation" }, { key: "n", title: "blocks", numeric: true }], rows: data.agreements,
     }), says.line));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -11,6 +12,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.browser import chromium, needs_browser, shot
+from tests.notebooks.jupyterlab import lab, note, run_all
 from tests.notebooks.small import ROOT, WORLD, quick_set
 from workbench.report.build import build_report
 from workbench.study.results import load_results
@@ -109,6 +112,39 @@ def test_one_clip_in_full_before_and_after(executed):
     assert atlas.startswith("Temporal atlas") and "Before (stage-instruct" in atlas and "After" in atlas
     assert rows.startswith("Attention") and "Before (stage-instruct" in rows
     assert effect.startswith("Effect of frames") and "windows" in effect and "keeps no pictures" not in effect
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_slider_dragged_in_a_real_jupyterlab_changes_the_picture(executed, runs, tmp_path, monkeypatch):
+    """Notebook 02 by its reader: all cells run, the layer's slider is dragged from one end to the other."""
+    book = copy.deepcopy(executed["02_attention"])
+    for cell in (c for c in book.cells if c.cell_type == "code"):
+        cell.outputs, cell.execution_count = [], None
+    nbformat.write(book, tmp_path / "02_attention.ipynb")
+    monkeypatch.setenv("WORKBENCH_RUNS", str(runs))
+    monkeypatch.setenv("WORKBENCH_QUICK_SET", quick_set(runs / "world"))
+    with lab(tmp_path / "lab", tmp_path / "02_attention.ipynb") as address, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 9000})  # no cell is out of sight
+        outside: list[str] = []
+        page.on("request", lambda request: note(request.url, outside))
+        run_all(page, address)
+        heading = page.locator(".wb-heading", has_text="mean over heads").first
+        heading.wait_for(timeout=180_000)
+        slider, strip = page.get_by_role("slider", name="Layer").first, page.locator(".wb-strip").first
+        box, seen = slider.bounding_box(), []
+        for end in (0.02, 0.98):
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * end, box["y"] + box["height"] / 2, steps=8)
+            page.mouse.up()
+            page.wait_for_timeout(300)
+            seen.append((heading.inner_text(), strip.screenshot()))
+        assert seen[0][0].startswith("Layer 0") and not seen[1][0].startswith("Layer 0")
+        assert seen[0][1] != seen[1][1], "the picture did not follow the slider"
+        shot(page, "lab")
+        assert page.get_by_text("Traceback").count() == 0
+        assert outside == []
 
 
 @pytest.mark.parametrize("name", sorted(FIGURES))

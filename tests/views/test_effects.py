@@ -330,5 +330,7 @@ def test_an_exported_page_has_no_serious_violation(tmp_path):
     knockout = effect_worlds.knockout(grid=(2, 2), frames=16)
     path = EffectView(knockout, attention_worlds.capture(frames=16)).to_html(tmp_path / "page.html")
     with chromium() as browser:
+        page, _ = opened(browser, path)
+        assert "\n0\n" not in page.inner_text("#piece-effects"), "a list that is empty is no number"
         for scheme in ("light", "dark"):
             assert violations(browser, path, scheme) == []
